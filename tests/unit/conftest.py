@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -59,4 +60,11 @@ def no_variables(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.delenv(name.upper(), raising=False)
     lazy.forget()
     yield
+    lazy.forget()
+
+
+@pytest.fixture
+def local_staging(no_variables: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Stage in this test's folder, with the defaults of all other settings."""
+    monkeypatch.setenv("STAGING_URL", tmp_path.as_uri())
     lazy.forget()

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from types import SimpleNamespace
 
 import dramatiq
@@ -16,7 +15,7 @@ from dramatiq.middleware import CurrentMessage
 
 import pipeline.actors  # noqa: F401 - builds the broker, on which the actors are declared
 from actors import fetch as module
-from pipeline.clients import lazy
+from pipeline.errors import Dropped, RetryableError
 from pipeline.events import RecheckOutcome
 from pipeline.images.content_id import content_id
 from pipeline.job import Job, Sweep
@@ -31,14 +30,9 @@ from pipeline.worker import downloads
 from pipeline.worker.failures import Unsettled
 from pipeline.worker.messages import job_kwargs
 from pipeline.worker.orders import Following
+from tests.support.jobs import accepted
 
-COVER = "https://feeds.example/cover.jpg"
-
-
-@pytest.fixture(autouse=True)
-def _local_staging(no_variables: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("STAGING_URL", tmp_path.as_uri())
-    lazy.forget()
+pytestmark = pytest.mark.usefixtures("local_staging")
 
 
 @pytest.fixture
@@ -49,10 +43,11 @@ def _no_garbage_collection() -> Iterator[None]:
     gc.enable()
 
 
-def accepted() -> Job:
-    """Return a new job of one source."""
-    payload = {"image_url": COVER, "postback_url": "https://receiver.example/hook"}
-    return Job.accept(payload, job_id="1", settings=get_settings(), stage_payload=lambda _: "")
+def receive(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the job's message the current one."""
+    message = dramatiq.Message[None]("fetch", "fetch_image", (), job_kwargs(job), {})
+    received = SQSMessage(message, Lease("id", "handle", 0.0), "fetch")
+    monkeypatch.setattr(CurrentMessage, "get_current_message", lambda: received)
 
 
 @pytest.mark.parametrize(("seconds", "side"), [(14, None), (16, Side.SOURCE)])
@@ -73,9 +68,7 @@ def test_a_failed_source_is_freed_without_garbage_collection(held: str | None, m
     if held:
         known = {"other bytes": "0" * 32, "these bytes": content_id(body, get_settings().recipe)}
         job = replace(job, sweep=Sweep("covers", run="1", cover="1", held=known[held]))
-    message = dramatiq.Message[None]("fetch", "fetch_image", (), job_kwargs(job), {})
-    received = SQSMessage(message, Lease("id", "handle", 0.0), "fetch")
-    monkeypatch.setattr(CurrentMessage, "get_current_message", lambda: received)
+    receive(job, monkeypatch)
     monkeypatch.setattr(downloads, "download_if_changed", lambda *_, **__: Download(body))
     monkeypatch.setattr(module.sources, "record", lambda _: None)
     references = sys.getrefcount(body)
@@ -90,16 +83,33 @@ def test_a_failed_source_is_freed_without_garbage_collection(held: str | None, m
     assert sys.getrefcount(body) == references
 
 
-def test_a_re_check_that_is_dropped_is_recorded_as_failed(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Given a re-check of a source that an operator drops
-    job = replace(accepted(), sweep=Sweep("covers", run="1", cover="1", held=""))
-    message = dramatiq.Message[None]("fetch", "fetch_image", (), job_kwargs(job), {})
-    received = SQSMessage(message, Lease("id", "handle", 0.0), "fetch")
-    monkeypatch.setattr(CurrentMessage, "get_current_message", lambda: received)
+@pytest.fixture
+def dropping(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An operator drops all jobs of the host."""
     now = datetime.now(UTC) + timedelta(minutes=1)
     orders = Following()
     orders.follow(Orders(drops=(Drop("", "feeds.example", now, silent=False, ends=now),)))
-    monkeypatch.setattr(downloads, "following", lambda: orders)
+    monkeypatch.setattr(module, "following", lambda: orders)
+
+
+@pytest.mark.usefixtures("dropping")
+def test_a_job_is_dropped_even_if_mongodb_and_s3_do_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = accepted()
+    receive(job, monkeypatch)
+
+    def fails(*_: object) -> None:
+        raise RetryableError("mongo_error", "MongoDB does not answer.")
+
+    monkeypatch.setattr(module.sources, "find_current", fails)
+    with pytest.raises(Dropped):
+        module.fetch(job, job.sources[0])
+
+
+@pytest.mark.usefixtures("dropping")
+def test_a_re_check_that_is_dropped_is_recorded_as_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a re-check of a source that an operator drops
+    job = replace(accepted(), sweep=Sweep("covers", run="1", cover="1", held=""))
+    receive(job, monkeypatch)
     checks: list[SourceCheck] = []
     monkeypatch.setattr(module.sources, "record", checks.append)
     # When fetch takes it, then its run learns that it has ended, and nothing is requested.

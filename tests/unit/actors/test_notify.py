@@ -3,45 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 import pipeline.actors  # noqa: F401 - builds the broker, on which the actors are declared
 from actors import notify
 from actors.resize import resize
-from pipeline.clients import lazy
-from pipeline.errors import PermanentError, PipelineError, RetryableError, StagedMissing
+from pipeline.errors import PipelineError, StagedMissing
 from pipeline.images.content_id import content_id
-from pipeline.job import CLEAN_UP, Content, Job, Rendered, Source, Sweep, Unfinished
-from pipeline.recipe import Recipe, parse_rendition
+from pipeline.job import CLEAN_UP, Content, Job, Rendered, Source, Unfinished
 from pipeline.settings import get_settings
 from pipeline.stages import FETCH, RESIZE, UPLOAD
 from pipeline.storage.staging import LocalStaging, staging
+from tests.support.jobs import CONTENT, COVER, DOWN, GONE, OTHER, a_sweeps_job
 from tests.support.places import far_from_greenwich  # noqa: F401 - a fixture
 
-COVER = "https://feeds.example/cover.jpg"
-OTHER = "https://feeds.example/other.png"
-CONTENT = Content("0" * 32, ".jpeg", Recipe((parse_rendition("50x50"),)))
-GONE = PermanentError("http_404", "Gone.")
-DOWN = RetryableError("http_503", "Down.")
-SWEEP = Sweep("channels", "run-1", "cover/run-1/x")
-
-
-@pytest.fixture(autouse=True)
-def _local_staging(no_variables: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("STAGING_URL", tmp_path.as_uri())
-    lazy.forget()
+pytestmark = pytest.mark.usefixtures("local_staging")
 
 
 def a_job(**payload: object) -> Job:
     payload = {"image_url": COVER, "itunes_image": OTHER, "postback_url": "https://receiver.example/hook"} | payload
     return Job.accept(payload, job_id="job-1", settings=get_settings(), stage_payload=lambda data: staging().put(data))
-
-
-def a_sweeps_job() -> Job:
-    urls = {"image_url": COVER, "itunes_image": OTHER}
-    return Job.of_sweep(SWEEP, job_id="job-1", folder="F", urls=urls)
 
 
 def is_staged(key: str) -> bool:

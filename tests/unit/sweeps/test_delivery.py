@@ -6,24 +6,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from pipeline.errors import PermanentError, RetryableError
-from pipeline.job import Content, Job, Sweep
-from pipeline.recipe import Recipe, parse_rendition
 from pipeline.stages import FETCH
 from pipeline.sweeps.delivery import to_write_back
+from tests.support.jobs import CONTENT, COVER, DOWN, GONE, OTHER, a_sweeps_job
 from tests.support.places import far_from_greenwich  # noqa: F401 - a fixture
-
-COVER = "https://feeds.example/cover.jpg"
-OTHER = "https://feeds.example/other.png"
-CONTENT = Content("0" * 32, ".jpeg", Recipe((parse_rendition("50x50"),)))
-GONE = PermanentError("http_404", "Gone.")
-DOWN = RetryableError("http_503", "Down.")
-SWEEP = Sweep("channels", "run-1", "cover/run-1/x")
-
-
-def a_sweeps_job() -> Job:
-    urls = {"image_url": COVER, "itunes_image": OTHER}
-    return Job.of_sweep(SWEEP, job_id="job-1", folder="F", urls=urls)
 
 
 class TestOutcome:

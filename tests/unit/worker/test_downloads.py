@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import dramatiq
@@ -15,20 +14,15 @@ from PIL import Image
 import pipeline.actors  # noqa: F401 - builds the broker, on which the actors are declared
 from actors import fetch as module
 from pipeline.clients import lazy
-from pipeline.job import Job
+from pipeline.job import Known, Validators
+from pipeline.metrics import PREFIX, REGISTRY
 from pipeline.net.bulkhead import Bulkhead, Speed
 from pipeline.net.download import Download
-from pipeline.settings import get_settings
 from pipeline.sqs.wire import ATTEMPTS
 from pipeline.worker import downloads
+from tests.support.jobs import CONTENT, COVER, accepted
 
-COVER = "https://feeds.example/cover.jpg"
-
-
-@pytest.fixture(autouse=True)
-def _local_staging(no_variables: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("STAGING_URL", tmp_path.as_uri())
-    lazy.forget()
+pytestmark = pytest.mark.usefixtures("local_staging")
 
 
 @pytest.fixture
@@ -50,12 +44,6 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[bool, Speed]]:
     monkeypatch.setattr(downloads, "host_limiter", lambda: limiter)
     monkeypatch.setattr(module, "find_published", lambda *_: None)
     return found
-
-
-def accepted() -> Job:
-    """Return a new job of one source."""
-    payload = {"image_url": COVER, "postback_url": "https://receiver.example/hook"}
-    return Job.accept(payload, job_id="1", settings=get_settings(), stage_payload=lambda _: "")
 
 
 def fetch(monkeypatch: pytest.MonkeyPatch, attempts: dict[str, int] | None = None) -> None:
@@ -89,3 +77,23 @@ def test_without_retries_the_only_attempt_is_patient(
     lazy.forget()
     fetch(monkeypatch)
     assert asked == [(False, Speed.SLOW)]
+
+
+def saved_bytes() -> float:
+    return REGISTRY.get_sample_value(f"{PREFIX}_recheck_saved_bytes_total") or 0
+
+
+@pytest.mark.parametrize(("image", "saved"), [(None, 1234), (b"other bytes", 0)])
+def test_the_bytes_that_a_host_need_not_send_are_counted(
+    monkeypatch: pytest.MonkeyPatch, image: bytes | None, saved: int
+) -> None:
+    # Given a source that is known, and a host that confirms it, or sends other bytes
+    job = accepted()
+    monkeypatch.setattr(downloads, "is_source_retried", lambda: False)
+    monkeypatch.setattr(downloads, "download_if_changed", lambda *_, **__: Download(image))
+    before = saved_bytes()
+    # When it is asked
+    with downloads.downloading(job, job.sources[0], Known(CONTENT, 1234, Validators(COVER, '"1"'))) as found:
+        assert found.image == image
+    # Then the size of its bytes is counted if they were not sent.
+    assert saved_bytes() - before == saved
