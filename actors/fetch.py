@@ -7,9 +7,8 @@ from dataclasses import replace
 from functools import partial
 
 from pipeline.errors import PipelineError, without_frames
-from pipeline.images.details.facts import is_wrong_type
 from pipeline.job import Job, Source, Sweep
-from pipeline.metrics import RECHECK_SAVED_BYTES, UNCHANGED
+from pipeline.metrics import UNCHANGED
 from pipeline.net.download import Download
 from pipeline.settings import get_settings
 from pipeline.stages import FETCH
@@ -18,6 +17,7 @@ from pipeline.storage.staging import staging
 from pipeline.sweeps import recheck, sources
 from pipeline.worker.downloads import downloading, examined
 from pipeline.worker.messages import is_given_up
+from pipeline.worker.orders import following
 from pipeline.worker.stage import advance
 from pipeline.worker.stage_actor import stage_actor
 
@@ -36,12 +36,12 @@ def fetch_image(job: Job) -> Job | None:
 
 def fetch(job: Job, source: Source) -> Source:
     """Download and stage one source, or find that it is already published."""
+    following().check(job, source)
     known = sources.find_current(source.url)
     published = find_published(job.folder, known.content) if known else None
     with downloading(job, source, known if published else None) as found:
         if found.image is None and known and published:
             UNCHANGED.labels(job.lane).inc()
-            RECHECK_SAVED_BYTES.inc(known.size)
             return replace(source.published(known.content, published.details), has_wrong_type=known.has_wrong_type)
         return _staged(found, job, source)
 
@@ -53,6 +53,7 @@ def fetch_again(job: Job, sweep: Sweep) -> Job | None:
     """
     (source,) = job.sources
     try:
+        following().check(job, source)
         with downloading(job, source, source.known) as found:
             check = recheck.check_of(source, sweep, found)
             if check is None:
@@ -67,13 +68,13 @@ def fetch_again(job: Job, sweep: Sweep) -> Job | None:
 
 def _staged(found: Download, job: Job, source: Source) -> Source:
     image = found.image or b""
-    content, identified = examined(image)
+    content, is_giant, has_wrong_type = examined(found)
     if job.sweep:
         source = replace(source, size=len(image), validators=found.validators)
     if job.sweep or get_settings().result_details:
-        source = replace(source, has_wrong_type=is_wrong_type(found.content_type, identified.format))
+        source = replace(source, has_wrong_type=has_wrong_type)
     if published := find_published(job.folder, content):
         UNCHANGED.labels(job.lane).inc()
         return source.published(content, published.details)
     key = staging().put(image, job.staged_key(FETCH, source, content))
-    return source.fetched(key, content, giant=identified.is_giant)
+    return source.fetched(key, content, giant=is_giant)

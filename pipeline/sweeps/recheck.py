@@ -28,7 +28,6 @@ from pipeline.images.details.facts import is_wrong_type
 from pipeline.images.identify import identify
 from pipeline.job import Content, Job, Known, Source, Sweep, Validators
 from pipeline.job_ids import sweep_job_id
-from pipeline.metrics import RECHECK_SAVED_BYTES
 from pipeline.recipe import Recipe
 from pipeline.settings import get_settings
 from pipeline.sweeps import documents, run_state, sources, sweep
@@ -109,7 +108,6 @@ def check_of(source: Source, sweep: Sweep, answer: Answer) -> SourceCheck | None
     """Return the outcome of a re-check, or None if the bytes are others than those of the documents' pictures."""
     ended = partial(SourceCheck, source.url, run=sweep.run, group=sweep.cover)
     if answer.image is None and source.known:
-        RECHECK_SAVED_BYTES.inc(source.known.size)
         return ended(RecheckOutcome.NOT_MODIFIED)
     settings, image = get_settings(), answer.image or b""
     recipe = source.known.content.recipe if source.known else settings.recipe
