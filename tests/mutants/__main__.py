@@ -30,7 +30,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -91,7 +91,7 @@ class Source:
         if is_left_out(original, mutated, self._parents):
             return None
         code: str = deep_replace(self._module, original, mutated).code  # type: ignore[union-attr]
-        pairs = enumerate(zip(self._code.splitlines(), code.splitlines(), strict=False), start=1)
+        pairs = enumerate(zip_longest(self._code.splitlines(), code.splitlines(), fillvalue=""), start=1)
         line, was, becomes = next((n, a.strip(), b.strip()) for n, (a, b) in pairs if a != b)
         known = (self._file, was, becomes) in equivalents()
         return None if known else Mutant(self._file, line, was, becomes, code)

@@ -36,10 +36,13 @@ AREAS: dict[str, tuple[str, ...]] = {
         *(
             f"pipeline/sqs/{name}.py"
             for name in (
+                "backoff",
                 "broker",
                 "consumer",
                 "in_hand",
                 "leases",
+                "looks",
+                "loop",
                 "middleware",
                 "queues",
                 "receiver",
