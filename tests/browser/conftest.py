@@ -32,8 +32,8 @@ DOCS = Path(__file__).parents[2] / "docs"
 #: Colour schemes. Tests that try both leave the last one set.
 SCHEMES: tuple[Literal["dark", "light"], ...] = ("dark", "light")
 
-#: Widths of a phone and of a desktop in pixels.
-WIDTHS = (390, 1440)
+#: Heights of the windows of a phone and of a desktop by their widths, in pixels.
+WINDOWS = {390: 844, 1440: 1240}
 
 #: Options of axe-core by colour scheme: it checks colours in both, and everything else in the light one only.
 AXE = {"dark": {"runOnly": ["color-contrast"]}, "light": None}
@@ -110,29 +110,36 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
+def looks(page: Page) -> Iterator[tuple[int, Literal["dark", "light"]]]:
+    """Give a page each width and colour scheme in turn; it keeps its own width, and the last scheme."""
+    own = page.viewport_size
+    for width, height in WINDOWS.items():
+        page.set_viewport_size({"width": width, "height": height})
+        for scheme in SCHEMES:
+            page.emulate_media(color_scheme=scheme)
+            yield width, scheme
+    page.set_viewport_size(own)  # type: ignore[arg-type]
+
+
 def check_layout(page: Page) -> None:
-    """Assert that a page fits the window, has readable text in both colour schemes, and has named controls."""
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page is wider than the window"
-    for scheme in SCHEMES:
-        page.emulate_media(color_scheme=scheme)
+    """Assert that a page fits the window, has readable text, and has named controls, in each of its looks."""
+    for width, scheme in looks(page):
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"the page is wider than {width}"
         found = Axe().run(page, options=AXE[scheme]).response["violations"]
-        assert [(each["id"], each["nodes"][0]["html"]) for each in found] == []
+        assert [(width, scheme, each["id"], each["nodes"][0]["html"]) for each in found] == []
 
 
 @pytest.fixture
 def shot(request: pytest.FixtureRequest, page: Page, tmp_path: Path) -> Callable[[str], None]:
-    """Takes screenshots of the page, for the documents with --screenshots, else into a temporary folder."""
-    remake = request.config.getoption("--screenshots")
-    width = request.node.callspec.id
+    """With --screenshots, takes pictures of the page: for the documents, or else into a temporary folder."""
 
     def take(name: str) -> None:
         page.mouse.move(0, 0)
         raw = tmp_path / "raw.png"
-        for scheme in SCHEMES:
-            page.emulate_media(color_scheme=scheme)
+        for width, scheme in looks(page):
             page.screenshot(path=raw, animations="disabled")
             small = Image.open(raw).convert("RGB").quantize(192, dither=Image.Dither.NONE)
             look = f"{name}-{width}-{scheme}"
-            small.save((DOCS if remake and look in KEPT else tmp_path) / f"dashboard-{look}.png", optimize=True)
+            small.save((DOCS if look in KEPT else tmp_path) / f"dashboard-{look}.png", optimize=True)
 
-    return take
+    return take if request.config.getoption("--screenshots") else lambda name: None
