@@ -27,7 +27,7 @@ class Sent:
         self.client, self.clock = (lambda: sqs), clock
         self.queues = Queues("", self.client, [Queue("ingest", dead_letters="ingest_dlq")], {}, retention=1, tags={})
         self.jobs: list[str] = []
-        self.letters: list[tuple[str, str]] = []
+        self.letters: list[tuple[str, str, str]] = []
         self.attempts = 0
         self.refuse: Callable[[str], Exception | None] = lambda body: None
         self.oversize: Exception | None = None
@@ -50,7 +50,8 @@ class Sent:
         errors = [self.refuse(entry.body) for entry in entries]
         for entry, error in zip(entries, errors, strict=True):
             if error is None and queue == "ingest_dlq":
-                self.letters.append((entry.body, dict(entry.attributes)["error_code"]))
+                reason = dict(entry.attributes)
+                self.letters.append((entry.body, reason["stage"], reason["error_code"]))
             elif error is None:
                 self.jobs.append(entry.body)
         return errors

@@ -81,6 +81,26 @@ def test_a_retention_that_sqs_refuses_is_an_error(make, retention: int) -> None:
         make(retention=retention)
 
 
+@pytest.mark.parametrize("retention", [60, 14 * 86400])
+def test_the_shortest_and_the_longest_retention_of_sqs_are_accepted(memory, make, retention: int) -> None:
+    make(retention=retention).get_actor("work").send()
+    assert memory.queues["shop_work"].attributes["MessageRetentionPeriod"] == str(retention)
+
+
+def test_middleware_sees_the_delay_before_and_after_a_message_is_sent(make) -> None:
+    seen: list[tuple[str, str, int | None]] = []
+
+    class Watching(dramatiq.Middleware):
+        def before_enqueue(self, broker, message, delay) -> None:
+            seen.append(("before", message.actor_name, delay))
+
+        def after_enqueue(self, broker, message, delay) -> None:
+            seen.append(("after", message.actor_name, delay))
+
+    make(middleware=[Watching()]).get_actor("work").send_with_options(delay=5000)
+    assert seen == [("before", "work", 5000), ("after", "work", 5000)]
+
+
 def test_join_waits_until_the_queue_is_empty(memory, make, monkeypatch) -> None:
     # Given a queue with a message
     broker = make()

@@ -8,7 +8,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from pipeline.sqs.consumer import MAX_TRANSFERS
-from pipeline.sqs.leases import MAX_LEASE, MAX_UNDELETED
+from pipeline.sqs.leases import DELETE_WAIT, MAX_LEASE, MAX_UNDELETED
 from pipeline.sqs.queues import MAX_MESSAGE_BYTES, MAX_RECEIVES, QUARANTINE_AT
 from pipeline.sqs.settlement import Delete
 from pipeline.sqs.wire import MAX_DUE, Unavailable, encode
@@ -281,6 +281,31 @@ def test_a_receive_hides_messages_for_the_time_that_leases_count_with(broker, sq
     broker.consume("work").step()
     ((request,),) = sqs.of(RECEIVE)
     assert request["VisibilityTimeout"] == 7
+
+
+def test_a_receive_asks_how_often_each_message_was_received(broker, sqs) -> None:
+    broker.consume("work").step()
+    ((request,),) = sqs.of(RECEIVE)
+    assert request["MessageSystemAttributeNames"] == ["ApproximateReceiveCount"]
+
+
+def test_deletes_wait_for_others_except_in_quarantine(broker, sqs, clock) -> None:
+    # Given a message of a stage's queue, and a quarantined one
+    for queue in ("work", "poison"):
+        consumer = broker.consume(queue)
+        arrive(sqs, queue)
+        consumer.step()
+        (message,) = took(consumer)
+        # When each ends
+        message.ending = Delete()
+        consumer.ack(message)
+        consumer.leases.step()
+    # Then the second is deleted at once, because another receive would count as a crash,
+    assert sqs.handles(DELETE) == [["handle of poison"]]
+    # and the first once others may have ended.
+    clock.now += DELETE_WAIT
+    broker.in_hand.consumers[0].leases.step()
+    assert sqs.handles(DELETE) == [["handle of poison"], ["handle of work"]]
 
 
 def test_a_failed_receive_keeps_no_other_quarantine_queue_waiting(broker, sqs, clock) -> None:

@@ -57,6 +57,22 @@ def test_a_few_batches_are_sent_at_a_time() -> None:
     assert sender.batches == [["a"], ["b"], ["c"]]
 
 
+def test_four_batches_are_sent_at_a_time_unless_it_is_told_otherwise() -> None:
+    # Given four batches under way
+    sender = Sender()
+    group = GroupCommit(sender)
+    with ThreadPoolExecutor(5) as pool:
+        for body in "abcd":
+            pool.submit(group.submit, entries(body))
+            assert sender.begun.acquire(timeout=10)
+        # When a fifth thread submits, then it waits for one of them.
+        fifth = pool.submit(group.submit, entries("e"))
+        wait_for(lambda: len(group._waiting) == 1)
+        assert len(sender.batches) == 4
+        sender.let.release(5)
+        assert fifth.result(10) == [None]
+
+
 def test_the_first_goes_at_once_and_later_ones_share_the_next_batch() -> None:
     # Given a batch of one under way
     sender = Sender()

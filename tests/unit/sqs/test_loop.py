@@ -76,6 +76,14 @@ def test_a_thread_whose_step_hangs_is_late_although_it_was_not_due_again(stepped
     wait_for(lambda: stepped.loop.late == 0)
 
 
+def test_a_thread_has_the_name_of_its_loop_and_keeps_no_process_alive(stepped) -> None:
+    threads: list[threading.Thread] = []
+    stepped.do = lambda: threads.append(threading.current_thread())
+    stepped.loop.start()
+    wait_for(lambda: threads)
+    assert (threads[0].name, threads[0].daemon) == ("stepped", True)
+
+
 def test_an_error_in_a_step_does_not_end_the_thread(stepped, monkeypatch, caplog) -> None:
     # Given a step that fails, with an error that quotes a secret
     monkeypatch.setattr(loops, "ERROR_WAIT", 0.0)

@@ -47,7 +47,7 @@ class Outbox:
         self._send(message.args[0], reason)
 
     def bury(self, queue_name: str, body: str, reason: Reason) -> None:
-        self._send(queue_name, body, reason.code)
+        self._send(queue_name, body, reason)
 
     def _send(self, *what: Any) -> None:
         if self.failures:
@@ -58,7 +58,9 @@ class Outbox:
 def settling(outbox: Outbox, plan: Any, seed: int = 1) -> Settling:
     decide = plan if callable(plan) else lambda: plan
     outbox.rng = random.Random(seed)
-    received = SQSMessage(message("itself"), Lease("id", "handle", 0.0), queue_name="poison", body="as received")
+    received = SQSMessage(
+        message("itself"), Lease("id", "handle", 0.0), queue_name="poison", body="as received", receives=3
+    )
     received.settle(decide)
     return Settling(received, outbox)
 
@@ -141,9 +143,11 @@ def test_a_message_whose_next_one_can_never_be_sent_is_buried_at_once_as_it_was_
     each = settling(outbox, Settlement(Delete(), (Enqueue(message("next")),)))
     assert each.step()
     assert each.ending == Release()
-    # When SQS is there again, then the message is a dead letter.
+    # When SQS is there again, then the message is a dead letter, with what is known of it.
     assert each.step() is None
-    assert (each.ending, outbox.sent) == (Delete(), [("work", "as received", code)])
+    ((queue, body, reason),) = outbox.sent
+    assert (each.ending, queue, body) == (Delete(), "work", "as received")
+    assert (reason.code, reason.stage, reason.attempts) == (code, "work", 3)
     assert "secret-word" not in caplog.text
 
 
@@ -151,7 +155,7 @@ def test_a_dead_letter_that_cannot_be_encoded_keeps_its_reason_and_the_body_that
     outbox = Outbox(ValueError("NaN"))
     each = settling(outbox, Settlement(Bury(REASON)))
     assert each.step() is None
-    assert (each.ending, outbox.sent) == (Delete(), [("work", "as received", REASON.code)])
+    assert (each.ending, outbox.sent) == (Delete(), [("work", "as received", REASON)])
 
 
 @pytest.mark.parametrize("failure", [KeyError("never"), TimeLimitExceeded()])

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
-from typing import Any
+from typing import Any, ClassVar
+
+import pytest
 
 from pipeline.sqs import consumer as consumers
 from pipeline.sqs.broker import SQSBroker
-from pipeline.sqs.consumer import RESTART_DELAY
-from pipeline.sqs.receiver import Transfer
+from pipeline.sqs.consumer import POLL_MARGIN, RESTART_DELAY
+from pipeline.sqs.queues import LONG_POLL
+from pipeline.sqs.receiver import CLOSE_TIMEOUT, Transfer
 from pipeline.sqs.settlement import Delete
 from pipeline.sqs.wire import SendEntry
 from tests.support.received import (
@@ -71,6 +75,7 @@ def test_a_closed_consumer_releases_and_deletes_at_once(broker, sqs) -> None:
     finished.ending = Delete()
     consumer.ack(finished)
     consumer.close()
+    consumer.close()  # dramatiq may: after an error of its own, and when the worker ends
     consumer.leases.step()
     assert (sqs.handles(CHANGE), sqs.handles(DELETE)) == ([["handle of b"]], [["handle of a"]])
     assert broker.in_hand.consumers == []
@@ -90,6 +95,22 @@ def test_all_consumers_of_a_process_share_the_time_to_close(sqs, clock, monkeypa
     for consumer in list(broker.in_hand.consumers):
         consumer.close()
     assert time.monotonic() - began < 1
+
+
+def test_a_close_waits_for_polls_as_long_as_sqs_may_take_counted_from_the_stop(sqs, clock) -> None:
+    # Given a process that was told to stop some seconds ago
+    broker = SQSBroker("test", lambda: sqs, clock=clock, rng=random.Random(1), loop=CountingReceiver)
+    broker.declare_queue("work")
+    consumer = broker.consume("work")
+    broker.in_hand.stop()
+    clock.now += 5
+    # When the consumer is closed
+    began = time.monotonic()
+    consumer.close()
+    # Then it waits for the rest of the longest poll and its answer, and all consumers together not much longer.
+    assert CountingReceiver.waited == pytest.approx([LONG_POLL + POLL_MARGIN - 5], abs=1)
+    latest = began + LONG_POLL + POLL_MARGIN - 5 + CLOSE_TIMEOUT
+    assert broker.in_hand.close_by(math.inf) == pytest.approx(latest, abs=1)
 
 
 def test_a_close_sends_nothing_while_the_receiver_waits_for_sqs(sqs, clock, monkeypatch) -> None:
@@ -143,6 +164,15 @@ class HangingKeeper(StillLoop):
     @property
     def is_alive(self) -> bool:  # type: ignore[override]
         return self.name.startswith("keep")
+
+
+class CountingReceiver(StillLoop):
+    """Notes how long it is waited for."""
+
+    waited: ClassVar[list[float]] = []
+
+    def join(self, timeout: float) -> None:
+        self.waited.append(timeout)
 
 
 class HangingReceiver(StillLoop):

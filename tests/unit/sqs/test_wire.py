@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from uuid import NAMESPACE_DNS, uuid5
 
 import pytest
 from botocore.exceptions import ClientError
 
 from pipeline.sqs.queues import MAX_MESSAGE_BYTES
-from pipeline.sqs.wire import SendEntry, describe, with_good_id
+from pipeline.sqs.wire import Reason, SendEntry, decode, describe, encode, with_good_id
 from tests.support.received import message
 
 
@@ -46,6 +47,31 @@ def test_a_batch_has_at_most_one_mebibyte() -> None:
 )
 def test_an_entry_that_sqs_would_refuse_is_an_error(entry: SendEntry) -> None:
     assert type(entry.error()) is ValueError
+
+
+YEAR_10000 = int(datetime(9999, 12, 31, tzinfo=UTC).timestamp() + 86_400) * 1000
+
+
+@pytest.mark.parametrize(
+    ("timestamp", "is_good"), [(-1, False), (0, True), (YEAR_10000 - 1, True), (YEAR_10000, False)]
+)
+def test_a_timestamp_is_a_date_that_python_can_write(timestamp: int, is_good: bool) -> None:
+    body = encode(message("x").copy(message_timestamp=timestamp))
+    if is_good:
+        assert decode(body).message_timestamp == timestamp
+    else:
+        with pytest.raises(ValueError, match="timestamp"):
+            decode(body)
+
+
+def test_a_reason_of_which_little_is_known_has_no_empty_attribute() -> None:
+    attributes = Reason("bad", "It is bad.", last=1).attributes()
+    assert attributes == {
+        "error_code": "bad",
+        "error_message": "It is bad.",
+        "attempts": "1",
+        "last_at": "1970-01-01T00:00:01+00:00",
+    }
 
 
 @pytest.mark.parametrize("forged", ["two\nlines", "\ud800", "x" * 65, "", "a b"])

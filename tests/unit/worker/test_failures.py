@@ -139,6 +139,7 @@ def test_a_job_of_an_unknown_version_waits_for_a_newer_worker_and_is_buried_in_t
     ending = decide(received(age=RETENTION + 1), UnknownVersion("version 99")).settlement.ending
     assert isinstance(ending, Bury)
     assert ending.reason.code == "unknown_version"
+    assert ending.reason.message == "No worker understood the job for 14 days: version 99."
 
 
 def test_a_job_of_an_unknown_version_that_is_given_up_is_left_to_a_newer_worker_in_its_own_queue() -> None:

@@ -165,7 +165,7 @@ def test_an_unacceptable_message_becomes_a_dead_letter_once(
     # When it takes sends, then the message is a letter with its reason, which is reported once.
     driven.sent.refuse = lambda _: None
     driven.go_on(20)
-    assert driven.sent.letters == [(body, code)]
+    assert driven.sent.letters == [(body, "ingest", code)]
     assert [event.code for event in events] == [code]
     assert driven.deleted == {"handle of message 0"}
 
@@ -177,7 +177,7 @@ def test_a_letter_too_large_for_its_reason_waits_for_staging(driven: Driven, eve
     assert (driven.sent.attempts, len(driven.ingest.receiver.leases), events) == (0, 1, [])
     driven.sent.oversize = None
     driven.go_on(20)
-    assert driven.sent.letters == [("{", "not_json")]
+    assert driven.sent.letters == [("{", "ingest", "not_json")]
     assert len(events) == 1
 
 
@@ -185,7 +185,7 @@ def test_a_message_that_can_never_be_sent_becomes_a_dead_letter(driven: Driven, 
     (id_,) = driven.arrive(GOOD)
     driven.sent.refuse = lambda body: ValueError("too long") if body == id_ else None
     driven.go_on(5)
-    assert driven.sent.letters == [(json.dumps(GOOD), "bad_message")]
+    assert driven.sent.letters == [(json.dumps(GOOD), "ingest", "bad_message")]
     assert [event.code for event in events] == ["bad_message"]
 
 
