@@ -166,7 +166,7 @@ class Checker:
         """Check that staging contains only objects that dead letters need, and long payloads, which expire.
 
         Objects of a worker that died before its hand-over are excused if another delivery completed the job, because
-        no message has their keys.
+        no message has their keys. A job may have several, but no more than one job may have them for each kill.
         """
         needed = {key for letter in self._letters for key in _keys_needed(letter)}
         long = [order.marker.encode() for order in self.orders if order.kind == "long payload"]
@@ -182,8 +182,10 @@ class Checker:
         for key in left.keys() - excused:
             about = f"{key} is left in staging: {len(left[key])} bytes"
             self.outcome.problems.append(f"{about}{_shown(log.history(key))}")
-        if len(excused) > len(self.orders) // 200:
-            self.outcome.problems.append(f"{len(excused)} objects of dead workers are left in staging")
+        jobs, kills = {job for key in excused for job in log.jobs(key)}, len(self._service.kills)
+        if len(jobs) > kills:
+            about = f"{len(excused)} objects of {len(jobs)} jobs are left in staging, after {kills} kills"
+            self.outcome.problems.append(about)
 
     def _check_logs(self, lines: Iterable[Line]) -> None:
         for line in lines:

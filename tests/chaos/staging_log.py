@@ -94,8 +94,12 @@ class StagingLog:
 
     def history(self, key: str) -> list[Line]:
         """Return the log lines of the jobs that `key` was stored for."""
-        jobs = {_job(line) for line in self._puts(key)}
+        jobs = self.jobs(key)
         return [line for line in self._lines if any(job in line.text for job in jobs)]
+
+    def jobs(self, key: str) -> set[str]:
+        """Return the ids of the jobs that `key` was stored for."""
+        return {_job(line) for line in self._puts(key)}
 
     def _puts(self, key: str) -> list[Line]:
         return [line for line in self._lines if _STAGES.format(key=key, job="") in line.text]
