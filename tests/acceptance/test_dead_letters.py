@@ -66,7 +66,7 @@ def dead(*arguments: str, status: int = 0) -> str:
 def test_failed_uploads_are_redriven_without_a_request_to_their_sources(
     without_retries: Service, world: World, proxy: Proxy
 ) -> None:
-    number = 300
+    number = 60
     from pipeline.actors import broker, fetch_image
 
     # Given jobs whose renditions the bucket rejects

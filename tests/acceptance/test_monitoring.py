@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 import requests
 from prometheus_client.parser import text_string_to_metric_families as families
+from prometheus_client.samples import Sample
 
 from pipeline.clients import aws
 from pipeline.local.embedded import EmbeddedStack
@@ -50,13 +51,25 @@ class Watch:
     def of(self, process: str) -> int:
         return next(port for name, port in self.ports() if name == process)
 
+    def samples(self, port: int) -> list[Sample]:
+        return [sample for family in families(self.get(port, "/metrics").text) for sample in family.samples]
+
+    def counts(self) -> Counts:
+        """Return what all processes count now."""
+        return Counts([sample for _, port in self.ports() for sample in self.samples(port)])
+
+
+class Counts:
+    """The metrics of all processes at one time."""
+
+    def __init__(self, samples: list[Sample]) -> None:
+        self._samples = samples
+
     def total(self, name: str, **labels: str) -> float:
         """Return a metric's sum over all processes and all series with these labels."""
         return sum(
             sample.value
-            for _, port in self.ports()
-            for family in families(self.get(port, "/metrics").text)
-            for sample in family.samples
+            for sample in self._samples
             if sample.name == f"image_pipeline_{name}" and labels.items() <= sample.labels.items()
         )
 
@@ -79,12 +92,7 @@ def test_every_process_has_its_own_port_and_names_itself(watch: Watch) -> None:
     assert Counter(process for process, _ in ports) == EXPECTED
     assert len({port for _, port in ports}) == len(ports)
     for process, port in ports:
-        (info,) = [
-            sample.labels
-            for family in families(watch.get(port, "/metrics").text)
-            for sample in family.samples
-            if sample.name == "image_pipeline_process_info"
-        ]
+        (info,) = [each.labels for each in watch.samples(port) if each.name == "image_pipeline_process_info"]
         assert info["process"] == process
         if process in {"fetch", "resize", "upload", "notify"}:
             assert info["queues"] == f"{process},{process}_bulk"
@@ -99,7 +107,7 @@ def test_the_counts_match_the_jobs_that_were_sent(watch: Watch, world: World) ->
     for path, cover in covers.items():
         world.serve(path, cover)
     gone = world.url(unique("/gone.png"))
-    before = watch.total("fetched_bytes_total")
+    before = watch.counts().total("fetched_bytes_total")
     for number, url in enumerate([*map(world.url, covers), gone]):
         service.send({"image_url": url, "bucket_name": "watched", "postback_url": world.url(f"{hook}/{number}")})
     aws.sqs().send_message(
@@ -144,18 +152,19 @@ def test_the_counts_match_the_jobs_that_were_sent(watch: Watch, world: World) ->
         ("dead_letters", "stage=fetch"): 1,
     }
 
-    def counted() -> dict[tuple[str, ...], float]:
+    def counted(counts: Counts) -> dict[tuple[str, ...], float]:
         return {
-            (name, *labels): watch.total(name, **dict(label.split("=") for label in labels))
+            (name, *labels): counts.total(name, **dict(label.split("=") for label in labels))
             for name, *labels in expected
         }
 
-    wait_for(lambda: counted() == expected, timeout=30)
+    wait_for(lambda: counted(watch.counts()) == expected, timeout=30)
+    counts = watch.counts()
     fetched = sum(map(len, covers.values())) + len(next(iter(covers.values())))
-    assert watch.total("fetched_bytes_total") - before == fetched
-    assert watch.total("stored_bytes_total") > 0
+    assert counts.total("fetched_bytes_total") - before == fetched
+    assert counts.total("stored_bytes_total") > 0
     # A PUT for each rendition and each staged object. Each cover has two: the original and its renditions.
-    assert watch.total("aws_requests_total", operation="PutObject", result="ok") == 9 + 2 * 3
+    assert counts.total("aws_requests_total", operation="PutObject", result="ok") == 9 + 2 * 3
 
 
 def test_metrics_contain_no_url_and_no_secret(watch: Watch) -> None:
