@@ -75,6 +75,10 @@ def test_queues_need_no_namespace(memory, make) -> None:
     assert set(memory.queues) == {"work", "work_dlq"}
 
 
+def test_a_consumer_leases_one_message_unless_it_is_told_otherwise(make) -> None:
+    assert make().consume("work").prefetch == 1
+
+
 @pytest.mark.parametrize("retention", [59, 14 * 86400 + 1])
 def test_a_retention_that_sqs_refuses_is_an_error(make, retention: int) -> None:
     with pytest.raises(ValueError, match="retention"):

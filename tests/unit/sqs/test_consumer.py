@@ -264,6 +264,14 @@ def test_a_message_that_would_hop_for_longer_than_any_delay_is_refused(broker, s
     assert "days" in letter["MessageAttributes"]["error_message"]["StringValue"]
 
 
+def test_a_message_that_was_redriven_to_the_other_lane_belongs_to_it(broker, sqs) -> None:
+    consumer = broker.consume("work", prefetch=4)
+    arrive(sqs, "a", queue="bulk")
+    consumer.step()
+    (received,) = took(consumer)
+    assert (received.queue_name, received.original.queue_name) == ("work", "work")
+
+
 def test_a_queue_without_quarantine_buries_at_its_last_receive(broker, sqs, clock) -> None:
     consumer = broker.consume("plain", prefetch=4)
     arrive(sqs, "a", receives=MAX_RECEIVES - 1, queue="plain")

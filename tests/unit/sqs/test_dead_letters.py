@@ -37,6 +37,7 @@ def test_a_letter_that_its_queue_refuses_waits_in_the_queue_it_comes_from(broker
     consumer.step()
     (waiting,) = sent_to(sqs, "work")
     assert (waiting["MessageBody"], waiting["DelaySeconds"]) == ("no json", LETTER_WAIT)
+    assert waiting["MessageAttributes"][WAITING_FOR]["StringValue"] == "work_dlq"
     assert len(consumer.leases) == 0
     # When it is received again, and the dead-letter queue takes it
     sqs.answers[SEND] = confirm

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import pytest
+
 from pipeline.sqs.consumer import PARTIAL_BATCH_PAUSE, SQSConsumer
 from pipeline.sqs.in_hand import LaneQueue
 from pipeline.sqs.leases import LAST_BACKOFF, MAX_LEASE
@@ -87,6 +89,15 @@ class TestPace:
         # until a message comes that does not.
         broker.in_hand.working.clear()
         assert decode(broker.sender.entry(message("after", backlog=True)).body).options == {}
+
+    @pytest.mark.parametrize(("received", "pause"), [(1, PARTIAL_BATCH_PAUSE), (4, PARTIAL_BATCH_PAUSE), (5, 0)])
+    def test_a_receive_from_a_backlog_leaves_time_for_a_batch_if_it_fills_less_than_half_of_one(
+        self, broker, sqs, received: int, pause: float
+    ) -> None:
+        consumer = broker.consume("work", prefetch=32)
+        for n in range(received):
+            arrive(sqs, str(n), backlog=True)
+        assert consumer.step() == pytest.approx(pause)
 
     def test_no_more_is_received_than_can_start(self, broker, sqs) -> None:
         # Given a worker of six threads, whose receive is not full

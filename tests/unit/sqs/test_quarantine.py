@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from pipeline.sqs.consumer import QUARANTINE_REST
-from pipeline.sqs.queues import GIVE_UP_AT, QUARANTINE_AT
+from pipeline.sqs.queues import GIVE_UP_AT, MAX_MESSAGE_BYTES, QUARANTINE_AT
 from pipeline.sqs.settlement import Delete
-from tests.support.received import CHANGE, DELETE, RECEIVE, SEND, arrive, delete_all, sent_to, took
+from pipeline.sqs.wire import encode
+from tests.support.received import CHANGE, DELETE, RECEIVE, SEND, arrive, delete_all, message, sent_to, took
 from tests.support.scripted_sqs import (
     confirm,
     confirm_nothing,
@@ -31,6 +32,18 @@ def test_a_quarantined_message_keeps_its_home_queue_and_its_first_id(broker, sqs
     (received,) = took(poison)
     # Then dramatiq sees the queue that it came from, and retries go home.
     assert (received.queue_name, received.original.queue_name, received.sqs_id) == ("poison", "bulk", "first id")
+
+
+def test_a_message_of_the_largest_size_moves_to_quarantine_without_its_first_id(broker, sqs) -> None:
+    # Given a message with no room for an attribute, which was received too often
+    consumer = broker.consume("work", prefetch=4)
+    room = MAX_MESSAGE_BYTES - len(encode(message("")))
+    body = arrive(sqs, "large", receives=QUARANTINE_AT, body=encode(message("x" * room)))
+    consumer.step()
+    # Then it moves as it is.
+    (entry,) = sent_to(sqs, "poison")
+    assert entry["MessageBody"] == body
+    assert "MessageAttributes" not in entry
 
 
 @pytest.mark.parametrize("receives", [1, GIVE_UP_AT - 1, GIVE_UP_AT, GIVE_UP_AT + 3])

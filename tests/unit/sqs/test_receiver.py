@@ -80,13 +80,14 @@ def test_a_message_whose_lease_was_lost_is_left_to_the_process_that_has_it(drive
     assert driven.received > 1
 
 
-def test_it_goes_on_when_receives_fail(driven: Driven) -> None:
+def test_it_goes_on_when_receives_fail(driven: Driven, caplog: pytest.LogCaptureFixture) -> None:
     (id_,) = driven.arrive(GOOD)
     receive = driven.sqs.receive_message
     driven.sqs.receive_message = lambda **_: fail([])  # type: ignore[method-assign]
     wait = driven.ingest.receiver.step()
     assert wait
     assert driven.ingest.unanswered_since is not None
+    assert "ingest: cannot receive (ConnectionError)." in caplog.text
     driven.sqs.receive_message = receive  # type: ignore[method-assign]
     driven.go_on(5)
     assert driven.sent.jobs == [id_]

@@ -13,7 +13,7 @@ from dramatiq.errors import BrokerConnectionError
 from dramatiq.middleware import TimeLimitExceeded
 
 from pipeline.errors import Dropped, PermanentError, PipelineError, Rejected, Retry, RetryableError, Snoozed
-from pipeline.events import Outcome
+from pipeline.events import Event, Outcome, subscribe, unsubscribe
 from pipeline.job import CLEAN_UP, Job, Sweep, Unfinished, UnknownVersion
 from pipeline.objective import Side
 from pipeline.settings import Settings
@@ -302,7 +302,9 @@ def test_a_message_that_was_given_up_does_not_run() -> None:
 
 
 def test_a_decision_is_left_to_the_queue_layer_and_reported_when_it_is_made() -> None:
+    # Given an actor that ended without an error, and one that failed after five seconds
     message = received()
+    message.began = time.monotonic() - 5
     settlement = Failures(RetryPolicy(Settings()), lambda _: a_job(), message_of)
     settlement.after_process_message(None, message)
     assert message.decide is None
@@ -310,6 +312,12 @@ def test_a_decision_is_left_to_the_queue_layer_and_reported_when_it_is_made() ->
     assert message.ending == Release()
     assert message.decide
     before = time.time()
-    letter, _ = message.decide().sends
+    found: list[Event] = []
+    subscribe(found.append)
+    try:
+        letter, _ = message.decide().sends
+    finally:
+        unsubscribe(found.append)
     assert isinstance(letter, Letter)
     assert letter.reason.last <= before  # when the actor ended, and not when its settlement was decided
+    assert 5 <= found[0].seconds < 60
