@@ -57,8 +57,8 @@ class ScriptedSQS:
 
 
 def confirm(entries: Sequence[Entry]) -> Answer:
-    """Confirm every entry."""
-    return {"Successful": [{"Id": entry["Id"]} for entry in entries], "Failed": []}
+    """Confirm every entry. SQS leaves out an empty list of failures."""
+    return {"Successful": [{"Id": entry["Id"]} for entry in entries]}
 
 
 def fail(entries: Sequence[Entry]) -> Answer:

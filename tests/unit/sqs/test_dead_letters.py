@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from contextlib import suppress
 from typing import Any
 
@@ -50,6 +51,20 @@ def test_a_letter_that_its_queue_refuses_waits_in_the_queue_it_comes_from(broker
     assert len(consumer.leases) == 0
 
 
+def test_a_letter_that_its_queue_refuses_waits_for_no_batch(sqs, clock, monkeypatch) -> None:
+    # Given a queue with a backlog, in which sends wait a minute for each other
+    bulk = Queue("bulk", dead_letters="work_dlq", bulk=True)
+    broker = SQSBroker("test", lambda: sqs, queues=[bulk], clock=clock, loop=StillLoop, window=60)
+    broker.declare_queue("bulk")
+    monkeypatch.setattr(broker.in_hand, "expected_sends", lambda bulk: 2 * bulk)
+    sqs.answers[SEND] = refuse_letters
+    # When its dead-letter queue refuses a letter, then that waits in the queue at once, because a lease depends on it.
+    began = time.monotonic()
+    broker.bury("bulk", "a", Reason("x", "X."))
+    assert time.monotonic() - began < 10
+    assert len(sent_to(sqs, "bulk")) == 1
+
+
 def test_a_message_cannot_name_another_queue_as_that_of_its_letter(broker, sqs) -> None:
     consumer = broker.consume("work", prefetch=4)
     arrive(sqs, "a")
@@ -82,8 +97,10 @@ def test_an_attribute_of_another_type_holds_up_no_message(broker, sqs) -> None:
         WAITING_FOR: {"DataType": "String", "StringValue": "work_dlq"},
         "stage": {"DataType": "Binary", "BinaryValue": b"x"},
     }
+    # and a message of which a sender says, in another type, that it is a letter
     arrive(sqs, "good")
-    # When it is received with another message, then that is handed on.
+    sqs.waiting[1]["MessageAttributes"] = {WAITING_FOR: {"DataType": "Binary", "BinaryValue": b"work_dlq"}}
+    # When they are received, then the second is handed on.
     consumer.step()
     assert [each.sqs_id for each in took(consumer)] == ["good"]
     assert len(sent_to(sqs, "work_dlq")) == 1

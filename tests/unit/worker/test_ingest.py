@@ -166,7 +166,7 @@ def test_an_unacceptable_message_becomes_a_dead_letter_once(
     driven.sent.refuse = lambda _: None
     driven.go_on(20)
     assert driven.sent.letters == [(body, "ingest", code)]
-    assert [event.code for event in events] == [code]
+    assert [(event.outcome, event.code) for event in events] == [(Outcome.REJECTED, code)]
     assert driven.deleted == {"handle of message 0"}
 
 
