@@ -90,7 +90,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
-    items.sort(key=lambda item: _place(item.path.relative_to(TESTS)))
+    items.sort(key=lambda item: _place(item.path))
 
 
 @pytest.fixture(autouse=True)
@@ -149,4 +149,4 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
 @functools.cache
 def _place(module: Path) -> int:
     """Return the place of a module's tests in `ORDER`."""
-    return next(place for place, path in enumerate(ORDER) if module.is_relative_to(path))
+    return next(place for place, path in enumerate(ORDER) if module.is_relative_to(TESTS / path))

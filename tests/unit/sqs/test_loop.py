@@ -69,9 +69,11 @@ def test_a_thread_whose_step_hangs_is_late_although_it_was_not_due_again(stepped
     stepped.loop.start()
     assert begun.wait(10)
     clock.now += DAY
-    # Then it is late since it began, also if it is woken later.
+    # Then it is late since it began, also if it is woken later, and who waits for its end waits no longer than asked.
     stepped.loop.wake()
     assert stepped.loop.late == DAY
+    stepped.loop.join(0.01)
+    assert stepped.loop.is_alive
     go_on.set()
     wait_for(lambda: stepped.loop.late == 0)
 
