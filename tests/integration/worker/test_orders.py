@@ -49,7 +49,8 @@ def job_log(job_log: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(processes, "INTERVAL", 0.05)
     for name, seconds in (("LOOK", 2.0), ("GRID", 1.0)):
         monkeypatch.setattr(looks, name, seconds)
-    # an earlier test of this process may have built the broker with other delays
+    # An earlier test of this process may have built the broker with other delays, and booked a look in a minute.
+    monkeypatch.setattr(broker.sender._looks, "_booked", 0.0)
     (settlement,) = (each for each in broker.middleware if isinstance(each, Failures))
     for retry in (Retry.POSTBACK, Retry.SOURCE):
         monkeypatch.setitem(settlement._policy._delays, retry, (86_400,) * 3)
