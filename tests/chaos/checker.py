@@ -165,8 +165,9 @@ class Checker:
     def _check_staging(self) -> None:
         """Check that staging contains only objects that dead letters need, and long payloads, which expire.
 
-        Objects of a worker that died before its hand-over are excused if another delivery completed the job, because
-        no message has their keys. A job may have several, but no more than one job may have them for each kill.
+        Objects of a worker that died or lost its lease before its hand-over are excused if another delivery completed
+        the job, because no message has their keys. A job may have several, but no more than one job may have them for
+        each kill and each lost lease.
         """
         needed = {key for letter in self._letters for key in _keys_needed(letter)}
         long = [order.marker.encode() for order in self.orders if order.kind == "long payload"]
@@ -178,14 +179,15 @@ class Checker:
         }
         log = StagingLog(self._service.lines, self._service.proxy.delivered, self._visibility)
         excused = [key for key in left if log.was_cut_off(key)]
-        self.outcome.numbers["staged objects of dead workers"] = len(excused)
+        self.outcome.numbers["staged objects that expire"] = len(excused)
         for key in left.keys() - excused:
             about = f"{key} is left in staging: {len(left[key])} bytes"
             self.outcome.problems.append(f"{about}{_shown(log.history(key))}")
-        jobs, kills = {job for key in excused for job in log.jobs(key)}, len(self._service.kills)
-        if len(jobs) > kills:
-            about = f"{len(excused)} objects of {len(jobs)} jobs are left in staging, after {kills} kills"
-            self.outcome.problems.append(about)
+        jobs, ends = {job for key in excused for job in log.jobs(key)}, len(self._service.kills) + log.leases_lost
+        if len(jobs) > ends:
+            self.outcome.problems.append(
+                f"objects of {len(jobs)} jobs are left in staging, but only {ends} attempts ended"
+            )
 
     def _check_logs(self, lines: Iterable[Line]) -> None:
         for line in lines:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 _STAGES = "stages {key} for {job}"
 _HANDS_OVER = "has handed over {job}"
+_LOST = re.compile(r": lost (\d+) leases\.")
 
 
 def watch() -> None:
@@ -65,10 +67,11 @@ class StagingLog:
         self._lines, self._delivered, self._visibility = lines, delivered, visibility
 
     def was_cut_off(self, key: str) -> bool:
-        """Return whether a worker that stored `key` died before its hand-over, after another had handed the job over.
+        """Return whether a worker that stored `key` did not hand over, after another had handed the job over.
 
-        Only then no message has the key. After a hand-over or another put, `key` is cleaned up. Both workers had the
-        job at a time, so SQS must have delivered it twice: by a copy, by two messages, or because a lease had run out.
+        It died, or lost its lease because the other had deleted the message. Only then no message has the key. After a
+        hand-over or another put, `key` is cleaned up. Both workers had the job at a time, so SQS must have delivered it
+        twice: by a copy, by two messages, or because a lease had run out.
         """
         return any(self._was_cut_off(put) for put in self._puts(key))
 
@@ -76,7 +79,9 @@ class StagingLog:
         hands_over = _HANDS_OVER.format(job=_job(put))
         own = [line for line in self._lines if line.process == put.process and line.at >= put.at]
         last = next((line for line in own if line.is_end or hands_over in line.text), None)
-        if last is None or not last.is_end:
+        if last is None and self._leases_lost(put.process):
+            last = self._lines[-1]
+        elif last is None or not last.is_end:
             return False
         handed_over_elsewhere = any(
             hands_over in line.text and line.at <= last.at and line.process != put.process and line.kind == put.kind
@@ -91,6 +96,15 @@ class StagingLog:
             again.is_copy or again.message != first.message or again.at - first.at >= self._visibility
             for first, again in pairwise(sorted(seen, key=attrgetter("at")))
         )
+
+    @property
+    def leases_lost(self) -> int:
+        """How many leases all workers lost."""
+        return sum(map(self._leases_lost, {line.process for line in self._lines}))
+
+    def _leases_lost(self, process: str) -> int:
+        found = (_LOST.search(line.text) for line in self._lines if line.process == process)
+        return sum(int(match[1]) for match in found if match)
 
     def history(self, key: str) -> list[Line]:
         """Return the log lines of the jobs that `key` was stored for."""

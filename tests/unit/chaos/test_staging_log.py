@@ -1,4 +1,4 @@
-"""The leftovers in staging that the chaos suite excuses: a killed worker put them there after another did the job."""
+"""The leftovers in staging that the chaos suite excuses: a worker put them there after another did the job."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from tests.chaos.staging_log import Delivery, StagingLog
 PUT = "stages the-key for job-1"
 HANDED_OVER = "has handed over job-1"
 ENDED = "killed by SIGKILL; restarting in 0.5 s"
+LOST = "fetch: lost 2 leases. Other workers may now receive the messages."
 
 
 BODY = '{"queue_name":"fetch","kwargs":{"job":{"id":"job-1"}}}'
@@ -35,6 +36,21 @@ def was_cut_off(*lines: tuple[str, str], delivered: Sequence[Delivery] = TWICE) 
 )
 def test_a_job_that_two_workers_had_at_a_time_may_leave_an_object(delivered: list[Delivery]) -> None:
     assert was_cut_off(("fetch.1", PUT), ("fetch.2", HANDED_OVER), ("fetch.1", ENDED), delivered=delivered)
+
+
+@pytest.mark.parametrize("lost", [0, 2])
+def test_a_job_whose_message_another_worker_deleted_may_leave_an_object(lost: int) -> None:
+    # Given a worker that lost its lease, although it lives
+    lines = [("fetch.2", HANDED_OVER), ("fetch.1", LOST)] * lost + [("fetch.2", HANDED_OVER), ("fetch.1", PUT)]
+    # Then its object is excused, and without such a loss it is not.
+    assert was_cut_off(*lines) == bool(lost)
+    assert not was_cut_off(*lines, ("fetch.1", HANDED_OVER))
+    assert not was_cut_off(*lines, delivered=TWICE[:1])
+
+
+def test_lost_leases_are_counted() -> None:
+    lines = [Line(0, "fetch.1", LOST), Line(1, "resize.1", LOST), Line(2, "resize.1", PUT)]
+    assert StagingLog(lines, TWICE, visibility=6).leases_lost == 4
 
 
 @pytest.mark.parametrize(
