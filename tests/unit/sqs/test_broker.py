@@ -79,6 +79,18 @@ def test_a_consumer_leases_one_message_unless_it_is_told_otherwise(make) -> None
     assert make().consume("work").prefetch == 1
 
 
+def test_all_threads_of_a_consumer_have_the_clock_of_its_broker(make) -> None:
+    clocks: list[object] = []
+
+    def loop(name: str, step: object, clock: object) -> StillLoop:
+        clocks.append(clock)
+        return StillLoop(name, step, clock)  # type: ignore[arg-type]
+
+    broker = make(loop=loop)
+    broker.consume("work")
+    assert clocks == [broker.clock] * 2
+
+
 @pytest.mark.parametrize("retention", [59, 14 * 86400 + 1])
 def test_a_retention_that_sqs_refuses_is_an_error(make, retention: int) -> None:
     with pytest.raises(ValueError, match="retention"):

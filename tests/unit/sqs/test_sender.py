@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from dramatiq_sqs.exceptions import MessageTooLarge
 
 from pipeline.sqs.broker import SQSBroker
 from pipeline.sqs.queues import MAX_MESSAGE_BYTES, Queue
-from pipeline.sqs.wire import Reason, SendEntry, SendFailed, decode, encode
+from pipeline.sqs.sender import MAX_PARALLEL_BATCHES
+from pipeline.sqs.wire import MAX_BATCH, Reason, SendEntry, SendFailed, decode, encode
 from tests.support.moved_clock import MovedClock
 from tests.support.scripted_sqs import ScriptedSQS, StillLoop, confirm, fail
 from tests.unit.sqs.test_settlement import message
@@ -106,6 +108,29 @@ def test_dead_letters_of_queues_that_share_them_go_to_one_queue(broker, sqs) -> 
         "http://sqs/test_work",
         "http://sqs/test_ingest",
     ]
+
+
+def test_full_batches_are_sent_a_few_at_a_time(broker, sqs) -> None:
+    # Given an SQS that answers once as many requests are out as are allowed
+    under_way, most = 0, 0
+    changed = threading.Condition()
+
+    def answer(entries: list[dict[str, Any]]) -> dict[str, Any]:
+        nonlocal under_way, most
+        with changed:
+            under_way += 1
+            most = max(most, under_way)
+            changed.notify_all()
+            changed.wait_for(lambda: most >= MAX_PARALLEL_BATCHES, timeout=10)
+            under_way -= 1
+        return confirm(entries)
+
+    sqs.answers[SEND] = answer
+    # When three times as many batches are sent
+    number = 3 * MAX_PARALLEL_BATCHES * MAX_BATCH
+    assert broker.sender.send("work", [SendEntry("x")] * number) == [None] * number
+    # Then no more are out at a time.
+    assert most == MAX_PARALLEL_BATCHES
 
 
 def test_a_broker_uses_its_own_encoder(sqs) -> None:

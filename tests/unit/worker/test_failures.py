@@ -187,6 +187,7 @@ def test_a_dropped_job_leaves_no_dead_letter_and_has_a_result_unless_silent(sile
     assert [send.message.queue_name for send in decision.settlement.sends] == ([] if silent else ["notify"])
     ((event),) = decision.events
     assert (event.outcome, event.code, event.worked_on) == (Outcome.DROPPED, "dropped", (URL, OTHER))
+    assert (event.job.id, event.job.urls_due(FETCH)) == (job.id, ())
 
 
 def test_a_sweeps_document_gets_the_outcome_of_a_job_that_was_dropped_silently() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import threading
+import time
 
 import pytest
 
@@ -14,6 +15,8 @@ from pipeline.events import Event, Outcome, subscribe, unsubscribe
 from pipeline.job_ids import input_job_id
 from pipeline.metrics import JOBS
 from pipeline.sqs.leases import DELETE_WAIT, LAST_BACKOFF
+from pipeline.sqs.queues import LONG_POLL
+from pipeline.sqs.receiver import CLOSE_TIMEOUT
 from pipeline.sqs.wire import SendFailed, Unavailable
 from pipeline.stages import Lane
 from pipeline.worker import long_bodies
@@ -166,7 +169,9 @@ def test_an_unacceptable_message_becomes_a_dead_letter_once(
     driven.sent.refuse = lambda _: None
     driven.go_on(20)
     assert driven.sent.letters == [(body, "ingest", code)]
-    assert [(event.outcome, event.code) for event in events] == [(Outcome.REJECTED, code)]
+    ((event),) = events
+    assert (event.outcome, event.code) == (Outcome.REJECTED, code)
+    assert event.message.endswith(".")
     assert driven.deleted == {"handle of message 0"}
 
 
@@ -187,6 +192,16 @@ def test_a_message_that_can_never_be_sent_becomes_a_dead_letter(driven: Driven, 
     driven.go_on(5)
     assert driven.sent.letters == [(json.dumps(GOOD), "ingest", "bad_message")]
     assert [event.code for event in events] == ["bad_message"]
+
+
+def test_a_stop_waits_for_polls_as_long_as_sqs_may_take(driven: Driven, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[float, float]] = []
+    monkeypatch.setattr(driven.ingest.receiver, "close", lambda *times: asked.append(times))
+    began = time.monotonic()
+    driven.ingest.join()
+    ((for_polls, close_by),) = asked
+    assert for_polls == LONG_POLL + CLOSE_TIMEOUT
+    assert close_by - began == pytest.approx(for_polls + CLOSE_TIMEOUT, abs=1)
 
 
 def test_messages_of_one_redriven_letter_are_one_job(driven: Driven) -> None:
