@@ -68,7 +68,11 @@ def of_unknown_version(message: SQSMessage) -> Job:
 
 
 def decide(message: SQSMessage, error: BaseException, *, factor: float = 1.0, job: Job | None = None) -> Decision:
-    settlement = Failures(RetryPolicy(Settings(), FixedRandom(factor)), lambda _: job or a_job(), message_of)
+    def job_of(asked: SQSMessage) -> Job:
+        assert asked is message
+        return job or a_job()
+
+    settlement = Failures(RetryPolicy(Settings(), FixedRandom(factor)), job_of, message_of)
     return settlement.decide(message, error, NOW, 1.5)
 
 
