@@ -87,6 +87,12 @@ def test_a_short_delay_is_sqss_own_rounded_up(broker, delay: int | None, seconds
     assert (entry.delay, decode(entry.body).options) == (seconds, {})
 
 
+def test_a_message_keeps_its_group_when_it_is_sent_and_when_it_hops(broker) -> None:
+    entry = broker.sender.entry(message("x").copy(options={"group": "folder"}), 3_600_000)
+    assert entry.group == "folder"
+    assert broker.sender.hop(decode(entry.body), entry.body).group == "folder"
+
+
 def test_a_failure_without_a_message_is_no_refusal_of_a_group(broker, sqs) -> None:
     sqs.answers[SEND] = lambda entries: {"Failed": [{"Id": "0", "Code": "InternalError", "SenderFault": False}]}
     (error,) = broker.sender.send("work", [SendEntry("a", group="g")])
