@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -114,6 +115,17 @@ def test_dead_letters_of_queues_that_share_them_go_to_one_queue(broker, sqs) -> 
         "http://sqs/test_work",
         "http://sqs/test_ingest",
     ]
+
+
+def test_threads_share_a_request_under_a_backlog(sqs, monkeypatch) -> None:
+    # Given a broker whose threads wait a minute for each other, and two that may send
+    broker = SQSBroker("test", lambda: sqs, clock=MovedClock(), loop=StillLoop, window=60)
+    broker.declare_queue("work")
+    monkeypatch.setattr(broker.in_hand, "expected_sends", lambda bulk: 2)
+    # When both do, then there is one request.
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(lambda body: broker.sender.send("work", [SendEntry(body)]), "ab")) == [[None], [None]]
+    assert [len(entries) for entries in sqs.of(SEND)] == [2]
 
 
 def test_full_batches_are_sent_a_few_at_a_time(broker, sqs) -> None:
