@@ -143,19 +143,19 @@ def counted_starts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 class TestCrashes:
     @pytest.mark.parametrize(
-        ("code", "cause"),
+        ("code", "cause", "grace"),
         [
-            ("ctypes.string_at(0)", "SIGSEGV"),
-            ("os.abort()", "SIGABRT"),
-            ("os._exit(0)", "exit status 0"),
-            ("raise SystemExit(3)", "exit status 3"),
-            ("os.close(1); time.sleep(600)", "exit status 0"),
+            ("ctypes.string_at(0)", "SIGSEGV", 60),
+            ("os.abort()", "SIGABRT", 60),
+            ("os._exit(0)", "exit status 0", 60),
+            ("raise SystemExit(3)", "exit status 3", 60),
+            ("os.close(1); time.sleep(600)", "exit status 0", 0.1),
         ],
     )
     def test_an_image_that_ends_two_decoders_is_broken(
-        self, hooked: None, monkeypatch: pytest.MonkeyPatch, code: str, cause: str
+        self, hooked: None, monkeypatch: pytest.MonkeyPatch, code: str, cause: str, grace: float
     ) -> None:
-        monkeypatch.setattr("pipeline.images.child_process._GRACE", 0.1)
+        monkeypatch.setattr("pipeline.images.child_process._GRACE", grace)
         starts = counted_starts(monkeypatch)
         error = refused(code)
         assert isinstance(error, PermanentError)
