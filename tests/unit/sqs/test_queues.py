@@ -38,3 +38,15 @@ def test_a_queue_that_another_process_has_just_created_is_used() -> None:
 def test_a_queue_that_cannot_be_created_is_an_error() -> None:
     with pytest.raises(ClientError, match="QueueNameExists"):
         ensure_queue(Racing("other"), QueueSpec("work"))  # type: ignore[arg-type]
+
+
+def test_a_new_queue_takes_messages_of_the_largest_size() -> None:
+    assert QueueSpec("work").attributes(None)["MaximumMessageSize"] == str(1024 * 1024)
+
+
+def test_a_url_may_be_forgotten_twice(broker) -> None:
+    # Given two threads that both met a queue that was deleted
+    broker.queues.url("work")
+    for _ in range(2):
+        broker.queues.forget_url("work")
+    assert not broker.queues.knows_url("work")

@@ -172,3 +172,9 @@ def test_a_plan_may_release() -> None:
     each = settling(Outbox(), Settlement(Release(7)))
     assert each.step() is None
     assert each.ending == Release(7)
+
+
+def test_no_form_of_a_message_shows_its_arguments() -> None:
+    secret = message("secret-word").copy(message_id="1")
+    received = SQSMessage(secret, Lease("id", "handle", 0.0), queue_name="work")
+    assert (str(received), repr(received), f"{received}") == ("echo[1]",) * 3
