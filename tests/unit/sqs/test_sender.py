@@ -61,6 +61,7 @@ def test_a_group_that_the_endpoint_refuses_is_left_out_of_the_refused_entries_on
     # Then these are sent again without it, to the same queue.
     assert [[entry["MessageBody"] for entry in request] for request in sqs.of(SEND)] == [["a", "b", "c"], ["a", "c"]]
     assert {entry["QueueUrl"] for request in sqs.of(SEND) for entry in request} == {"http://sqs/test_work"}
+    assert [entry.get("MessageGroupId") for entry in sqs.of(SEND)[0]] == ["g", None, "g"]
 
 
 def test_groups_are_tried_once_on_an_endpoint_that_refuses_whole_requests_with_them(broker, sqs) -> None:
