@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
 
 _STAGES = "stages {key} for {job}"
 _HANDS_OVER = "has handed over {job}"
-_LOST = re.compile(r": lost (\d+) leases\.")
+_LOST = "leases. Other workers may now receive the messages."
 
 
 def watch() -> None:
@@ -79,7 +78,7 @@ class StagingLog:
         hands_over = _HANDS_OVER.format(job=_job(put))
         own = [line for line in self._lines if line.process == put.process and line.at >= put.at]
         last = next((line for line in own if line.is_end or hands_over in line.text), None)
-        if last is None and self._leases_lost(put.process):
+        if last is None and self._has_lost_leases(put.process):
             last = self._lines[-1]
         elif last is None or not last.is_end:
             return False
@@ -97,14 +96,8 @@ class StagingLog:
             for first, again in pairwise(sorted(seen, key=attrgetter("at")))
         )
 
-    @property
-    def leases_lost(self) -> int:
-        """How many leases all workers lost."""
-        return sum(map(self._leases_lost, {line.process for line in self._lines}))
-
-    def _leases_lost(self, process: str) -> int:
-        found = (_LOST.search(line.text) for line in self._lines if line.process == process)
-        return sum(int(match[1]) for match in found if match)
+    def _has_lost_leases(self, process: str) -> bool:
+        return any(_LOST in line.text for line in self._lines if line.process == process)
 
     def history(self, key: str) -> list[Line]:
         """Return the log lines of the jobs that `key` was stored for."""

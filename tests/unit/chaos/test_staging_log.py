@@ -48,11 +48,6 @@ def test_a_job_whose_message_another_worker_deleted_may_leave_an_object(lost: in
     assert not was_cut_off(*lines, delivered=TWICE[:1])
 
 
-def test_lost_leases_are_counted() -> None:
-    lines = [Line(0, "fetch.1", LOST), Line(1, "resize.1", LOST), Line(2, "resize.1", PUT)]
-    assert StagingLog(lines, TWICE, visibility=6).leases_lost == 4
-
-
 @pytest.mark.parametrize(
     "delivered",
     [

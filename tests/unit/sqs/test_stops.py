@@ -99,6 +99,7 @@ def test_all_consumers_of_a_process_share_the_time_to_close(sqs, clock, monkeypa
 
 def test_a_close_waits_for_polls_as_long_as_sqs_may_take_counted_from_the_stop(sqs, clock) -> None:
     # Given a process that was told to stop some seconds ago
+    CountingReceiver.waited.clear()
     broker = SQSBroker("test", lambda: sqs, clock=clock, rng=random.Random(1), loop=CountingReceiver)
     broker.declare_queue("work")
     consumer = broker.consume("work")

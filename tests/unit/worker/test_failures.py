@@ -307,7 +307,7 @@ def test_a_message_that_was_given_up_does_not_run() -> None:
 
 
 def test_a_decision_is_left_to_the_queue_layer_and_reported_when_it_is_made() -> None:
-    # Given an actor that ended without an error, and one that failed after five seconds
+    # Given an actor that started five seconds ago
     message = received()
     message.began = time.monotonic() - 5
     settlement = Failures(RetryPolicy(Settings()), lambda _: a_job(), message_of)
