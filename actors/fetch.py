@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 from functools import partial
 
+from pipeline.attempt import Attempt
 from pipeline.errors import PipelineError, without_frames
 from pipeline.job import Job, Source, Sweep
 from pipeline.metrics import UNCHANGED
@@ -16,50 +17,50 @@ from pipeline.storage.publish import find_published
 from pipeline.storage.staging import staging
 from pipeline.sweeps import recheck, sources
 from pipeline.worker.downloads import downloading, examined
-from pipeline.worker.messages import is_given_up
 from pipeline.worker.orders import following
 from pipeline.worker.stage import advance
 from pipeline.worker.stage_actor import stage_actor
 
 
 @stage_actor(FETCH)
-def fetch_image(job: Job) -> Job | None:
+def fetch_image(attempt: Attempt) -> Job | None:
     """Download each source. A source that is already published in every size skips resize and upload.
 
     A re-check of a source that has not changed ends here.
     """
-    if job.sweep and job.sweep.is_recheck:
-        return fetch_again(job, job.sweep)
+    sweep = attempt.job.sweep
+    if sweep and sweep.is_recheck:
+        return fetch_again(attempt, sweep)
     began = time.monotonic()
-    return advance(job, FETCH, fetch).fetched_in(time.monotonic() - began)
+    return advance(attempt, FETCH, partial(fetch, attempt)).fetched_in(time.monotonic() - began)
 
 
-def fetch(job: Job, source: Source) -> Source:
+def fetch(attempt: Attempt, job: Job, source: Source) -> Source:
     """Download and stage one source, or find that it is already published."""
-    following().check(job, source)
+    following().check(attempt, source)
     known = sources.find_current(source.url)
     published = find_published(job.folder, known.content) if known else None
-    with downloading(job, source, known if published else None) as found:
+    with downloading(attempt, source, known if published else None) as found:
         if found.image is None and known and published:
             UNCHANGED.labels(job.lane).inc()
             return replace(source.published(known.content, published.details), has_wrong_type=known.has_wrong_type)
         return _staged(found, job, source)
 
 
-def fetch_again(job: Job, sweep: Sweep) -> Job | None:
+def fetch_again(attempt: Attempt, sweep: Sweep) -> Job | None:
     """Ask whether a source has changed, and record the answer; returns None unless it has.
 
     A failure that no further attempt follows is recorded too. It changes no document, so it leaves no dead letter.
     """
-    (source,) = job.sources
+    (source,) = attempt.job.sources
     try:
-        following().check(job, source)
-        with downloading(job, source, source.known) as found:
+        following().check(attempt, source)
+        with downloading(attempt, source, source.known) as found:
             check = recheck.check_of(source, sweep, found)
             if check is None:
-                return advance(job, FETCH, partial(_staged, found))
+                return advance(attempt, FETCH, partial(_staged, found))
     except PipelineError as error:
-        if not is_given_up(without_frames(error)):
+        if not attempt.is_last_if(without_frames(error)):
             raise
         check = recheck.failed(source, sweep, error)
     sources.record(check)

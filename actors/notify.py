@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
+from pipeline.attempt import Attempt
 from pipeline.errors import PipelineError
 from pipeline.job import CLEAN_UP, DOCUMENT, Job, Unfinished
 from pipeline.net.host_limits import receiver_limiter
@@ -36,9 +37,9 @@ DELIVERIES: dict[str, Callable[[Job, str, Payload], None]] = {
 
 
 @stage_actor(NOTIFY)
-def notify_result(job: Job) -> None:
+def notify_result(attempt: Attempt) -> None:
     """Make each requested delivery, then delete the job's staged bytes. Deliveries that fail are retried separately."""
-    failed: dict[str, PipelineError] = {}
+    job, failed = attempt.job, dict[str, PipelineError]()
     for name, deliver_one in pending_deliveries(job).items():
         try:
             deliver_one()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from pipeline.attempt import Attempt
 from pipeline.errors import StagedMissing
 from pipeline.images.content_id import content_id
 from pipeline.images.sandbox import render, render_with_facts
@@ -17,9 +18,9 @@ from pipeline.worker.stage_actor import stage_actor
 
 
 @stage_actor(RESIZE)
-def resize_image(job: Job) -> Job:
+def resize_image(attempt: Attempt) -> Job:
     """Render every size of each source. The renditions of a source are staged as one object."""
-    return advance(job, RESIZE, resize)
+    return advance(attempt, RESIZE, resize)
 
 
 def resize(job: Job, source: Source) -> Source:

@@ -26,7 +26,6 @@ from pipeline.stages import SWEEP_ACTORS
 from pipeline.sweeps import recheck, run_state, sweep
 from pipeline.sweeps.documents import CHANNELS, EPISODES, RECHECK, SWEPT, Swept
 from pipeline.worker.instrumentation import serve_scheduler
-from pipeline.worker.messages import current_message
 from pipeline.worker.periodic import Periodic, PeriodicActor
 from pipeline.worker.registry import our_broker
 
@@ -54,7 +53,7 @@ class Asked:
             Rejected: They are not those of `send_page` or of the scheduler.
         """
         try:
-            asked = cls(*message.args, **message.kwargs)
+            asked = cls(*message.original.args, **message.original.kwargs)
         except ValidationError:  # its text contains values
             raise Rejected("bad_message", "The message does not name a page of a run.") from None
         if asked.run is not None and not asked.run.startswith(f"{swept.name}-"):
@@ -80,15 +79,15 @@ def _nightly(swept: Swept, expression: str | None, **options: Any) -> ActorDecor
 
 
 @_nightly(CHANNELS, get_settings().sweep_channels_cron)
-def sweep_channels(*_: Any, **__: Any) -> None:
+def sweep_channels(message: SQSMessage) -> None:
     """Take one page of a run over the channels, or begin the scheduled run: see `Asked`."""
-    _sweep(CHANNELS)
+    _sweep(CHANNELS, message)
 
 
 @_nightly(EPISODES, get_settings().sweep_episodes_cron)
-def sweep_episodes(*_: Any, **__: Any) -> None:
+def sweep_episodes(message: SQSMessage) -> None:
     """Take one page of a run over the episodes, or begin the scheduled run: see `Asked`."""
-    _sweep(EPISODES)
+    _sweep(EPISODES, message)
 
 
 @_nightly(
@@ -96,9 +95,9 @@ def sweep_episodes(*_: Any, **__: Any) -> None:
     get_settings().recheck_cron if get_settings().recheck_days else None,
     recheck_days=get_settings().recheck_days,
 )
-def sweep_recheck(*_: Any, **__: Any) -> None:
+def sweep_recheck(message: SQSMessage) -> None:
     """Take one page of a re-check, or begin the scheduled run: see `Asked`."""
-    _sweep(RECHECK)
+    _sweep(RECHECK, message)
 
 
 def send_page(swept: Swept, run: str, page: int = 0, *, wait: float = 0.0) -> None:
@@ -107,8 +106,7 @@ def send_page(swept: Swept, run: str, page: int = 0, *, wait: float = 0.0) -> No
     our_broker().enqueue(actor.message(run=run, page=page), delay=int(wait * 1000))
 
 
-def _sweep(swept: Swept) -> None:
-    message = current_message()
+def _sweep(swept: Swept, message: SQSMessage) -> None:
     asked = Asked.by(message, swept)
     SWEEP_TAKEN.labels(swept.actor).set_to_current_time()
     if get_settings().database_url is None:
@@ -125,7 +123,7 @@ def _sweep(swept: Swept) -> None:
         if error.code != "mongo_error":
             raise
         logger.warning("The sweep of %s is retried in %g s: %s", swept.name, MONGO_RETRY_DELAY, error)
-        our_broker().enqueue(_as_sent(message), delay=int(MONGO_RETRY_DELAY * 1000))
+        our_broker().enqueue(message.original, delay=int(MONGO_RETRY_DELAY * 1000))
         return
     if next_page:
         send_page(swept, run, next_page.page, wait=next_page.wait)
@@ -164,11 +162,6 @@ def _asked_for(message: SQSMessage) -> datetime:
         return datetime.fromisoformat(text).astimezone(UTC)
     except (TypeError, ValueError, OverflowError):
         raise Rejected("bad_message", "The message was scheduled at an unreadable time.") from None
-
-
-def _as_sent(message: SQSMessage) -> dramatiq.Message[None]:
-    """Return a received message as it was sent, with its id, by which the run knows the message that advanced it."""
-    return dramatiq.Message(**message.asdict())
 
 
 def _hand_over(jobs: Sequence[Job]) -> Sequence[Exception | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pipeline.attempt import Attempt
 from pipeline.job import Job, Source
 from pipeline.stages import UPLOAD
 from pipeline.storage.publish import publish
@@ -11,9 +12,9 @@ from pipeline.worker.stage_actor import stage_actor
 
 
 @stage_actor(UPLOAD)
-def upload_image(job: Job) -> Job:
+def upload_image(attempt: Attempt) -> Job:
     """Put every rendition of each source under its final key."""
-    return advance(job, UPLOAD, upload)
+    return advance(attempt, UPLOAD, upload)
 
 
 def upload(job: Job, source: Source) -> Source:

@@ -315,6 +315,7 @@ class SQSConsumer(dramatiq_sqs.broker.SQSConsumer):
             receives=int(received.get("Attributes", {}).get("ApproximateReceiveCount", 1)),
             sqs_id=sqs_id,
             is_quarantined=self.queue.is_quarantine,
+            is_argument=getattr(actor, "takes_message", False),
         )
 
     def _transfer(self, lease: Lease, target: str, entry: Callable[..., SendEntry], *args: Any, **more: Any) -> None:

@@ -82,6 +82,7 @@ class SQSMessage(dramatiq.MessageProxy):
     receives: int = 1  #: how often SQS has delivered it from this queue
     sqs_id: str = ""  #: its id in SQS, before quarantine; producers do not know it
     is_quarantined: bool = False
+    is_argument: bool = False  #: whether its actor is called with it, instead of with the arguments in it
     decide: Callable[[], Settlement] | None = field(
         default=None, init=False
     )  #: returns its settlement, once it is decided
@@ -91,6 +92,16 @@ class SQSMessage(dramatiq.MessageProxy):
         super().__init__(self.original)
         self.began = self.lease.since  #: when a thread started it, until then when it was received; monotonic seconds
         self.began_at = 0.0  #: when a thread started it, in Unix time
+
+    @property
+    def args(self) -> tuple[Any, ...]:  # type: ignore[override]
+        """The arguments that dramatiq calls the actor with."""
+        return (self,) if self.is_argument else self.original.args
+
+    @property
+    def kwargs(self) -> dict[str, Any]:  # type: ignore[override]
+        """The named arguments that dramatiq calls the actor with."""
+        return {} if self.is_argument else self.original.kwargs
 
     @property
     def is_given_up(self) -> bool:

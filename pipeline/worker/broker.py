@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dramatiq
-from dramatiq.middleware import CurrentMessage
 from periodiq import PeriodiqMiddleware
 
 from pipeline.clients import aws
@@ -62,14 +61,13 @@ def _make(settings: Settings) -> SQSBroker:
         is_hurried=following().is_hurried,
         middleware=[
             AfterBoot(),
-            Failures(RetryPolicy(settings), job_of, message_of),
+            Failures(RetryPolicy(), job_of, message_of),
             Instrumentation(settings),
             Heartbeats(settings),
             StartupNotices(settings),
             Recording(settings),
             HostBulkhead(),
             StagingRoom(),
-            CurrentMessage(),
             PeriodiqMiddleware(skip_delay=RETENTION),  # a late run is better than a missed one
         ],
     )

@@ -7,25 +7,27 @@ from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
 
+from pipeline.attempt import Attempt
+from pipeline.errors import Retry
 from pipeline.images.content_id import content_id
 from pipeline.images.details.facts import is_wrong_type
 from pipeline.images.identify import identify
-from pipeline.job import Content, Job, Known, Source
+from pipeline.job import Content, Known, Source
 from pipeline.metrics import RECHECK_SAVED_BYTES, counting_unsupported_formats
 from pipeline.net.download import Download, download_if_changed
 from pipeline.net.download_memory import download_memory
 from pipeline.net.host_limits import host_limiter
 from pipeline.settings import get_settings
-from pipeline.worker.messages import is_source_retried
 
 
 @contextmanager
-def downloading(job: Job, source: Source, known: Known | None) -> Iterator[Download]:
+def downloading(attempt: Attempt, source: Source, known: Known | None) -> Iterator[Download]:
     """Download a source, unless its host confirms that it is still as it is `known`. The memory is kept until the end.
 
     The first attempt is hasty, so that hosts that hang or drip hold their threads only briefly.
     """
-    patient = not get_settings().fetch_retry_delays or is_source_retried()
+    job = attempt.job
+    patient = not attempt.delays.get(Retry.SOURCE) or bool(attempt.failures.get(Retry.SOURCE))
     slot = partial(host_limiter().slot, lane=job.lane, folder=job.folder, patient=patient)
     with download_memory().share(job.lane) as share:
         validators = known.validators if known else None

@@ -83,7 +83,7 @@ def _paused(in_hand: InHand) -> list[str]:
 
 
 def _in_progress(message: SQSMessage) -> InProgress:
-    job = message.kwargs.get("job")
+    job = message.original.kwargs.get("job")
     job_id = str(job.get("id", "")) if isinstance(job, dict) else message.message_id
     return InProgress(stage_name(message.queue_name), job_id[:100], datetime.fromtimestamp(message.began_at, UTC))
 

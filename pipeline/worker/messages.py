@@ -1,24 +1,29 @@
-"""Messages between stages: their JSON, the job in a message, and its number of attempts."""
+"""Messages between stages: their JSON, the job in a message, and the attempt that it asks for."""
 
 from __future__ import annotations
 
+import math
+import os
+import socket
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import dramatiq
 from dramatiq.encoder import JSONEncoder
-from dramatiq.middleware import CurrentMessage
 
-from pipeline.errors import PipelineError, Rejected, Retry
+from pipeline.attempt import Attempt
+from pipeline.errors import Rejected
 from pipeline.job import Job
 from pipeline.payload import parse_json, to_json
 from pipeline.settings import get_settings
 from pipeline.sqs.settlement import SQSMessage
 from pipeline.sqs.wire import ATTEMPTS
+from pipeline.stages import lane_of_queue, stage_of_queue
 from pipeline.storage.staging import staging
 from pipeline.worker.proof import check_proof, signed
-from pipeline.worker.retry import RetryPolicy
+from pipeline.worker.retry import delays_of
 
 
 class Encoder(JSONEncoder):
@@ -49,15 +54,16 @@ def job_of(message: dramatiq.Message[Any] | SQSMessage, stage_payload: Callable[
         Rejected: The message contains neither a job nor an acceptable payload.
         UnknownVersion: Another version of this software wrote the job.
     """
-    if set(message.kwargs) == {"job"} and not message.args:
-        check_proof(message.kwargs["job"], get_settings().job_keys)
-        job = Job.decode(message.kwargs["job"])
-    elif len(message.args) + len(message.kwargs) != 1 or not message.kwargs.keys() <= {"payload"}:
+    sent = message.original if isinstance(message, SQSMessage) else message
+    if set(sent.kwargs) == {"job"} and not sent.args:
+        check_proof(sent.kwargs["job"], get_settings().job_keys)
+        job = Job.decode(sent.kwargs["job"])
+    elif len(sent.args) + len(sent.kwargs) != 1 or not sent.kwargs.keys() <= {"payload"}:
         raise Rejected("bad_job", "The message contains neither a payload nor a job.")
     else:
         job = Job.accept(
-            payload_of(message),
-            job_id=message.message_id,
+            payload_of(sent),
+            job_id=sent.message_id,
             settings=get_settings(),
             stage_payload=stage_payload or staging().put,
         )
@@ -72,35 +78,28 @@ def job_kwargs(job: Job) -> dict[str, Any]:
     return {"job": signed(job.encode(), get_settings().job_keys)}
 
 
-def payload_of(message: dramatiq.Message[Any] | SQSMessage) -> Any:
+def payload_of(message: dramatiq.Message[Any]) -> Any:
     """Return the payload in a message of `send(payload)`."""
     return message.args[0] if message.args else message.kwargs.get("payload")
 
 
-def current_message() -> SQSMessage:
-    """Return the message that this thread is processing."""
-    message = CurrentMessage.get_current_message()
-    if not isinstance(message, SQSMessage):
-        raise RuntimeError("The actor of a stage runs only in a worker. Use send().")
-    return message
+def attempt_at(message: SQSMessage) -> Attempt:
+    """Return the attempt that a thread begins with a message, without the job, which has yet to be read."""
+    stage, failures = stage_of_queue(message.queue_name), dict(message.options.get(ATTEMPTS, {}))
+    return Attempt(
+        stage.name if stage else message.original.queue_name,
+        message_id=message.message_id,
+        lane=lane_of_queue(message.original.queue_name),
+        arrived=message.message_timestamp / 1000,
+        began=message.began,
+        deadline=message.began + stage.time_limit if stage else math.inf,
+        failures=failures,
+        delays=delays_of(get_settings()),
+        is_repeated=message.receives > 1 or message.is_quarantined or bool(failures),
+        process=_process(os.getpid()),
+    )
 
 
-def is_source_retried() -> bool:
-    """Return whether this thread's message has failed because of a source before; False outside a worker."""
-    message = CurrentMessage.get_current_message()
-    return message is not None and bool(attempts_of(message).get(Retry.SOURCE))
-
-
-def is_given_up(error: PipelineError) -> bool:
-    """Return whether this thread's message is not attempted again after `error`."""
-    return RetryPolicy(get_settings()).decide(error, attempts_of(current_message())).wait is None
-
-
-def attempt_of(message: dramatiq.Message[Any] | SQSMessage) -> int:
-    """Return the number of the attempt that a message asks for, from 1."""
-    return sum(attempts_of(message).values()) + 1
-
-
-def attempts_of(message: dramatiq.Message[Any] | SQSMessage) -> dict[str, int]:
-    """Return how often a message failed, by the kind of retry that followed."""
-    return dict(message.options.get(ATTEMPTS, {}))
+@cache
+def _process(number: int) -> str:
+    return f"{socket.gethostname()}:{number}"

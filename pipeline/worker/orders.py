@@ -8,6 +8,7 @@ from typing import Any
 
 import dramatiq
 
+from pipeline.attempt import Attempt
 from pipeline.errors import Dropped, Rejected
 from pipeline.job import Job, Source, UnknownVersion
 from pipeline.monitoring.orders import Orders, TryNow
@@ -15,7 +16,6 @@ from pipeline.monitoring.retrying import being_retried
 from pipeline.net.host_limits import endpoint_of, host_limiter, is_at, receiver_limiter
 from pipeline.sqs.wire import CODE, SINCE
 from pipeline.stages import FETCH, NOTIFY, stage_of_queue
-from pipeline.worker.messages import current_message
 
 
 class Following:
@@ -42,15 +42,16 @@ class Following:
         message.options[SINCE] = int(max(each.at for each in orders).timestamp() * 1000) + 1
         return True
 
-    def check(self, job: Job, source: Source) -> None:
+    def check(self, attempt: Attempt, source: Source) -> None:
         """Check that no filter matches a source. A job that was redriven since is wanted.
 
         Raises:
             Dropped: A filter matches it.
         """
+        job = attempt.job
         if not self._orders.drops or job.redrives:
             return
-        accepted = datetime.fromtimestamp(current_message().message_timestamp / 1000, UTC)
+        accepted = datetime.fromtimestamp(attempt.arrived, UTC)
         matching = [each for each in self._orders.drops if each.matches(job.folder, source.url, accepted)]
         if matching:
             raise Dropped(silent=all(each.silent for each in matching))

@@ -123,6 +123,8 @@ class Periodic:
 class PeriodicActor(dramatiq.Actor[..., Any]):
     """An actor with a `periodic` option, whose messages are sent later if SQS cannot be reached."""
 
+    takes_message = True
+
     def send_with_options(self, *, scheduled_at: str | None = None, **options: Any) -> dramatiq.Message[Any]:
         """Send a message. Errors are raised, except to the scheduler, which passes `scheduled_at`."""
         if scheduled_at is None:

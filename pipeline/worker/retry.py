@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from pipeline.attempt import Attempt
 from pipeline.errors import PipelineError, Retry, RetryableError, Snoozed
 from pipeline.settings import Settings
 
@@ -28,31 +29,29 @@ class RetryDecision:
     of: int
 
 
-class RetryPolicy:
-    """Decides on errors by the lists of delays in the settings."""
+def delays_of(settings: Settings) -> Mapping[Retry, Sequence[float]]:
+    """Return the lists of delays."""
+    return {
+        Retry.SOURCE: settings.fetch_retry_delays,
+        Retry.SERVICE: settings.retry_delays,
+        Retry.POSTBACK: settings.postback_retry_delays,
+    }
 
-    def __init__(self, settings: Settings, rng: random.Random | None = None) -> None:
-        self._delays = {
-            Retry.SOURCE: settings.fetch_retry_delays,
-            Retry.SERVICE: settings.retry_delays,
-            Retry.POSTBACK: settings.postback_retry_delays,
-        }
+
+class RetryPolicy:
+    """Decides on errors by the delays that an attempt has left."""
+
+    def __init__(self, rng: random.Random | None = None) -> None:
         self._rng = rng or random.Random()  # noqa: S311 - no secret is drawn
 
-    def decide(self, error: PipelineError, attempts: Mapping[str, int]) -> RetryDecision:
-        """Return what follows from an error.
-
-        Args:
-            error: The error of this attempt.
-            attempts: The number of failed attempts before it, by the list that each followed.
-        """
-        number = sum(attempts.values()) + 1
+    def decide(self, error: PipelineError, attempt: Attempt) -> RetryDecision:
+        """Return what follows if an attempt ends with an error."""
         if isinstance(error, Snoozed):
-            return RetryDecision(error.wait, None, number)
+            return RetryDecision(error.wait, None, attempt.number)
         if not isinstance(error, RetryableError):
-            return RetryDecision(None, None, number)
-        left = self._delays[error.retry][attempts.get(error.retry, 0) :]
-        return RetryDecision(self._wait(left[0], error) if left else None, error.retry, number + len(left))
+            return RetryDecision(None, None, attempt.number)
+        left = attempt.left(error.retry)
+        return RetryDecision(self._wait(left[0], error) if left else None, error.retry, attempt.number + len(left))
 
     def _wait(self, delay: float, error: RetryableError) -> float:
         jittered = delay * self._rng.uniform(*JITTER)

@@ -7,18 +7,18 @@ import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from contextvars import copy_context
 from dataclasses import replace
+from functools import partial
 
 from dramatiq.errors import BrokerConnectionError
 from dramatiq.middleware import TimeLimitExceeded
 
+from pipeline.attempt import Attempt
 from pipeline.errors import PipelineError, RetryableError, StagedMissing, without_frames
 from pipeline.job import Job, Rendered, Source, Unfinished
 from pipeline.stages import FETCH, NOTIFY, RESIZE, Stage
 from pipeline.storage.publish import find_published
-from pipeline.worker.messages import attempt_of, current_message
-from pipeline.worker.time_limit import TimeLimit, seconds_left
+from pipeline.worker.time_limit import TimeLimit
 
 logger = logging.getLogger(__name__)
 
@@ -29,15 +29,14 @@ SHARE = 0.98
 StageFunction = Callable[[Job, Source], Source]
 
 
-def advance(job: Job, stage: Stage, work: StageFunction) -> Job:
-    """Run `work` in parallel on every source that is due in `stage`, and return the job with the results.
+def advance(attempt: Attempt, stage: Stage, work: StageFunction) -> Job:
+    """Run `work` in parallel on every source of the job that is due in `stage`; returns the job with the results.
 
     Raises:
         Unfinished: At least one source failed. It contains the job with the finished sources, and the errors.
     """
-    message = current_message()
+    job = attempt.job
     due = [source for source in job.sources if source.due == stage.name]
-    is_repeated = message.receives > 1 or message.is_quarantined or attempt_of(message) > 1
     done: dict[str, Source] = {}
     errors: dict[str, PipelineError] = {}
 
@@ -45,7 +44,7 @@ def advance(job: Job, stage: Stage, work: StageFunction) -> Job:
         try:
             with limit:
                 after = _run(work, job, source)
-                after = _with_all_keys(job, after) if is_repeated else after
+                after = _with_all_keys(job, after) if attempt.is_repeated else after
             done[source.url] = after
         except (Exception, TimeLimitExceeded) as error:  # one image must not cost the other
             if not isinstance(error, PipelineError):
@@ -53,10 +52,9 @@ def advance(job: Job, stage: Stage, work: StageFunction) -> Job:
             errors[source.url] = without_frames(as_pipeline_error(error))
 
     if len(due) > 1:
-        limit = TimeLimit(SHARE * seconds_left())
-        contexts = [copy_context() for _ in due]  # so that each thread knows the current message
+        limit = TimeLimit(SHARE * attempt.seconds_left)
         with ThreadPoolExecutor(max_workers=len(due)) as pool:
-            list(pool.map(lambda context, source: context.run(take, source, limit), contexts, due))
+            list(pool.map(partial(take, limit=limit), due))
     else:
         for source in due:
             take(source, nullcontext())

@@ -5,20 +5,22 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import wraps
 from typing import Any
 
 import dramatiq
 from dramatiq.errors import BrokerConnectionError
 
+from pipeline.attempt import Attempt
 from pipeline.errors import PipelineError
 from pipeline.events import Event, Outcome, emit
 from pipeline.job import Job, Unfinished, UnknownVersion
-from pipeline.sqs.settlement import Delete, Enqueue, Settlement
+from pipeline.sqs.settlement import Delete, Enqueue, Settlement, SQSMessage
 from pipeline.sqs.wire import GROUP
 from pipeline.stages import Stage, stage_of_queue
 from pipeline.worker.failures import Unsettled
-from pipeline.worker.messages import attempt_of, current_message, job_kwargs, job_of
+from pipeline.worker.messages import attempt_at, job_kwargs, job_of
 from pipeline.worker.registry import our_broker
 from pipeline.worker.stage import log_traceback
 from pipeline.worker.time_limit import TimeLimit
@@ -29,6 +31,8 @@ EXPECTED = (PipelineError, BrokerConnectionError, Unfinished, UnknownVersion)
 
 class StageActor(dramatiq.Actor[..., None]):
     """The actor of a stage. `send(payload)` starts a new job, and `message_of` continues a job from another stage."""
+
+    takes_message = True
 
     def __init__(self, fn: Callable[..., None], **declared: Any) -> None:
         super().__init__(fn, **declared)
@@ -41,34 +45,35 @@ class StageActor(dramatiq.Actor[..., None]):
         return dramatiq.Message(queue, self.actor_name, (), job_kwargs(job), {GROUP: job.folder})
 
 
-def stage_actor(stage: Stage) -> Callable[[Callable[[Job], Job | None]], StageActor]:
+def stage_actor(stage: Stage) -> Callable[[Callable[[Attempt], Job | None]], StageActor]:
     """Make a function the actor of `stage`.
 
-    The function takes a job and returns it as it is after this stage, or None if it is finished. The returned job is
-    sent to its next stage. `pipeline.worker.failures.Failures` handles the errors that the function raises.
+    The function takes an attempt and returns its job as it is after this stage, or None if it is finished. The returned
+    job is sent to its next stage. `pipeline.worker.failures.Failures` handles the errors that the function raises.
     """
 
-    def declare(fn: Callable[[Job], Job | None]) -> StageActor:
+    def declare(fn: Callable[[Attempt], Job | None]) -> StageActor:
         @wraps(fn)
-        def run(*_: Any, **__: Any) -> None:
-            began = time.monotonic()
-            message = current_message()
+        def run(message: SQSMessage) -> None:
+            attempt = attempt_at(message)
             try:
-                with TimeLimit(stage.time_limit):
-                    job = job_of(message)
-                    advanced = fn(job)
+                with TimeLimit(attempt.seconds_left):
+                    attempt = replace(attempt, received=job_of(message))
+                    advanced = fn(attempt)
             except Exception as error:
                 if not isinstance(error, EXPECTED):
                     log_traceback(stage, error)
-                raise Unsettled from error.with_traceback(None)  # its frames may hold an image until SQS answers
+                # The frames of the error may hold an image until SQS answers.
+                raise Unsettled(attempt) from error.with_traceback(None)
+            job = attempt.job
             emit(
                 Event(
                     stage.name,
                     job.id,
                     Outcome.DONE,
-                    arrived=message.message_timestamp / 1000,
-                    seconds=time.monotonic() - began,
-                    attempt=attempt_of(message),
+                    arrived=attempt.arrived,
+                    seconds=time.monotonic() - attempt.began,
+                    attempt=attempt.number,
                     job=advanced or job,
                     worked_on=job.urls_due(stage),
                 )

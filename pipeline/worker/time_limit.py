@@ -6,7 +6,6 @@ context ends: nothing can be raised in the thread after that.
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from contextlib import suppress
@@ -38,10 +37,6 @@ class _Watch:
                 self._thread = threading.Thread(target=self._run, name="time-limits", daemon=True)
                 self._thread.start()
 
-    def deadline(self, thread: int) -> float:
-        with self._lock:
-            return self._deadlines.get(thread, math.inf)
-
     def remove(self, thread: int) -> bool:
         """Take the deadline of a thread away; returns whether it has passed, and the exception was raised."""
         with self._lock:
@@ -60,15 +55,10 @@ class _Watch:
 _watch = _Watch()
 
 
-def seconds_left() -> float:
-    """Return how long this thread may still work: infinity outside of a `TimeLimit`."""
-    return _watch.deadline(threading.get_ident()) - time.monotonic()
-
-
 class TimeLimit:
     """A context in which this thread may work for `seconds`; then TimeLimitExceeded is raised in it, once.
 
-    It reaches no other thread. Threads that work for this one enter limits of their own, within its `seconds_left`.
+    It reaches no other thread. Threads that work for this one enter limits of their own, within its time.
     """
 
     def __init__(self, seconds: float) -> None:

@@ -26,10 +26,8 @@ def plant() -> None:
     import pipeline.sqs.leases
     from pipeline.actors import broker
     from pipeline.settings import get_settings
-    from pipeline.sqs.wire import ATTEMPTS
     from pipeline.storage import s3 as objects
     from pipeline.storage.staging import staging
-    from pipeline.worker.messages import current_message
 
     broker.visibility_timeout = VISIBILITY
     pipeline.sqs.leases.LAST_BACKOFF = VISIBILITY / 3  # the product's ratio to 45 s
@@ -39,7 +37,7 @@ def plant() -> None:
         crashes = Path(os.environ.get("CRASH_LOOP", "/never")).exists() and "quarantine" not in " ".join(sys.argv)
         if "/kills" in source.url or crashes:
             os._exit(9)
-        if "/oom" in source.url and current_message().options.get(ATTEMPTS, {}).get("service", 0) < 2:
+        if "/oom" in source.url and (is_first(f"oom-1/{job.id}") or is_first(f"oom-2/{job.id}")):
             raise MemoryError
         return robbed("/robbed-source", source.original, resize)(job, source)
 
@@ -48,13 +46,18 @@ def plant() -> None:
 
     def robbed(path: str, key: str, step: Callable[..., Any]) -> Callable[..., Any]:
         def run(job: Any, source: Any) -> Any:
-            bucket, note = get_settings().s3_bucket, f"robbed/{job.id}"
-            if path in source.url and not objects.head(bucket, note, doing="look for a note"):
+            if path in source.url and is_first(f"robbed/{job.id}"):
                 staging().delete([key])
-                objects.put(bucket, note, b"", doing="put a note")
             return step(job, source)
 
         return run
+
+    def is_first(note: str) -> bool:
+        bucket = get_settings().s3_bucket
+        if objects.head(bucket, note, doing="look for a note"):
+            return False
+        objects.put(bucket, note, b"", doing="put a note")
+        return True
 
     actors.resize.resize = harmful_resize
     actors.upload.upload = harmful_upload

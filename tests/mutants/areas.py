@@ -51,6 +51,7 @@ AREAS: dict[str, tuple[str, ...]] = {
                 "wire",
             )
         ),
+        "pipeline/attempt.py",
         "pipeline/worker/failures.py",
         "pipeline/worker/retry.py",
         "pipeline/worker/ingest.py",

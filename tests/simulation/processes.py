@@ -14,20 +14,21 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import dramatiq
-from dramatiq.middleware import CurrentMessage, SkipMessage
+from dramatiq.middleware import SkipMessage
 from dramatiq.worker import Worker
 
+from pipeline.attempt import Attempt
 from pipeline.errors import PermanentError, Retry, RetryableError, Snoozed
 from pipeline.job import Job
 from pipeline.monitoring.health import WORK_WITHIN, Health, IngestHealth, WorkerHealth
 from pipeline.settings import Settings
 from pipeline.sqs.broker import SQSBroker
 from pipeline.sqs.queues import Queue, QueueSpec, ensure_queue
-from pipeline.sqs.settlement import Delete, Release
+from pipeline.sqs.settlement import Delete, Release, SQSMessage
 from pipeline.stages import BULK_QUEUES, FETCH, INGEST_DEAD_LETTER_QUEUE, NOTIFY, QUARANTINE_QUEUES, RESIZE, Stage
 from pipeline.worker.failures import Failures
 from pipeline.worker.ingest import Ingest
-from pipeline.worker.messages import Encoder, attempt_of, current_message, job_of
+from pipeline.worker.messages import Encoder, job_of
 from pipeline.worker.registry import set_our_broker
 from pipeline.worker.retry import RetryPolicy
 from pipeline.worker.stage_actor import message_of, stage_actor
@@ -199,9 +200,8 @@ def make_broker(process: Process) -> SQSBroker:
         quarantine=QUARANTINE_QUEUES,
         middleware=[
             Settled(process.client, world),
-            Failures(RetryPolicy(SETTINGS, world.random), job_of, message_of),
+            Failures(RetryPolicy(world.random), job_of, message_of),
             Skips(world),
-            CurrentMessage(),
         ],
         clock=world.clock,  # type: ignore[arg-type]
         rng=world.random,
@@ -214,13 +214,13 @@ def make_broker(process: Process) -> SQSBroker:
     return broker
 
 
-def work(process: Process, stage: Stage, job: Job) -> Job | None:
+def work(process: Process, stage: Stage, attempt: Attempt) -> Job | None:
     """Simulate the work of a stage, as the kind of the job requires."""
-    world = process.world
+    world, job = process.world, attempt.job
     record = world.ledger.job_in(job.sources[0].url)
     world.scheduler.sleep(world.random.uniform(0, 2) * record.kind.seconds)
     words = {FETCH: record.kind.fetch, NOTIFY: record.kind.notify}.get(stage, ("ok",))
-    word = words[min(attempt_of(current_message()), len(words)) - 1]
+    word = words[min(attempt.number, len(words)) - 1]
     retry = Retry.SOURCE if stage is FETCH else Retry.POSTBACK
     world.ledger.note("ran", record.number, stage.name)
     world.trace.add(process.name, "{} of job {}: {}", stage.name, record.number, word)
@@ -229,7 +229,7 @@ def work(process: Process, stage: Stage, job: Job) -> Job | None:
         raise Killed
     if word in {"hang", "doze"} and not record.has_hung:
         record.has_hung = True
-        world.ledger.excuse(world.ledger.messages[current_message().lease.message_id], "hung")
+        world.ledger.excuse(world.ledger.messages[_message_of(process, attempt).lease.message_id], "hung")
         process.client.hang(WORK_WITHIN, math.inf if word == "hang" else world.random.uniform(*DOZE))
     if word == "fail":
         raise PermanentError("http_404" if stage is FETCH else "http_410", "It fails.")
@@ -242,6 +242,12 @@ def work(process: Process, stage: Stage, job: Job) -> Job | None:
         return None
     due = {"due": RESIZE.name, "giant": True} if stage is FETCH and record.kind.is_giant else {"due": NOTIFY.name}
     return replace(job, sources=tuple(replace(source, **due) for source in job.sources))
+
+
+def _message_of(process: Process, attempt: Attempt) -> SQSMessage:
+    """Return the message of an attempt in progress."""
+    working = process.broker.in_hand.working.values() if process.broker else ()
+    return next(each for each in working if (each.message_id, each.began) == (attempt.message_id, attempt.began))
 
 
 def create_queues(sqs: MemorySQS, input_queue: InputQueue | None) -> None:

@@ -19,10 +19,12 @@ import pipeline.sqs.consumer
 import pipeline.sqs.in_hand
 import pipeline.sqs.middleware
 import pipeline.worker.ingest
+import pipeline.worker.messages
 import pipeline.worker.stage_actor
 from pipeline.job import VERSION, Job
 from pipeline.sqs.in_hand import LaneQueue
 from tests.simulation import threads
+from tests.simulation.processes import SETTINGS
 
 #: Seconds after which an idle thread looks by itself whether there is work. Histories that rely on it end too late.
 IDLE_STEP = 900.0
@@ -114,6 +116,7 @@ def replaced() -> Iterator[None]:
         put(module, "IDLE_STEP", IDLE_STEP)
         put(module, "STOP_STEP", STOP_STEP)
     put(pipeline.worker.stage_actor, "TimeLimit", nullcontext)  # `client.Faults.interrupt` stands for it
+    put(pipeline.worker.messages, "get_settings", lambda: SETTINGS)
     put(Job, "decode", staticmethod(_decode))
     try:
         yield

@@ -9,27 +9,23 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
-import dramatiq
 import pytest
-from dramatiq.middleware import CurrentMessage
 
 import pipeline.actors  # noqa: F401 - builds the broker, on which the actors are declared
 from actors import fetch as module
 from pipeline.errors import Dropped, RetryableError
 from pipeline.events import RecheckOutcome
 from pipeline.images.content_id import content_id
-from pipeline.job import Job, Sweep
+from pipeline.job import Sweep
 from pipeline.monitoring.orders import Drop, Orders
 from pipeline.net.download import Download
 from pipeline.objective import Side
 from pipeline.settings import get_settings
-from pipeline.sqs.leases import Lease
-from pipeline.sqs.settlement import SQSMessage
 from pipeline.sweeps.sources import SourceCheck
 from pipeline.worker import downloads
 from pipeline.worker.failures import Unsettled
-from pipeline.worker.messages import job_kwargs
 from pipeline.worker.orders import Following
+from tests.support.attempts import attempt_at, received
 from tests.support.jobs import accepted
 
 pytestmark = pytest.mark.usefixtures("local_staging")
@@ -43,21 +39,14 @@ def _no_garbage_collection() -> Iterator[None]:
     gc.enable()
 
 
-def receive(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the job's message the current one."""
-    message = dramatiq.Message[None]("fetch", "fetch_image", (), job_kwargs(job), {})
-    received = SQSMessage(message, Lease("id", "handle", 0.0), "fetch")
-    monkeypatch.setattr(CurrentMessage, "get_current_message", lambda: received)
-
-
 @pytest.mark.parametrize(("seconds", "side"), [(14, None), (16, Side.SOURCE)])
 def test_a_source_with_a_slow_download_does_not_answer_in_the_sense_of_the_objective(
     monkeypatch: pytest.MonkeyPatch, seconds: float, side: Side | None
 ) -> None:
     clock = iter([100.0, 100.0 + seconds])
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(clock)))
-    monkeypatch.setattr(module, "advance", lambda job, *_: job)
-    assert module.fetch_image.fn.__wrapped__(accepted()).delayed_by is side
+    monkeypatch.setattr(module, "advance", lambda attempt, *_: attempt.job)
+    assert module.fetch_image.fn.__wrapped__(attempt_at(accepted())).delayed_by is side
 
 
 @pytest.mark.usefixtures("_no_garbage_collection")
@@ -68,14 +57,14 @@ def test_a_failed_source_is_freed_without_garbage_collection(held: str | None, m
     if held:
         known = {"other bytes": "0" * 32, "these bytes": content_id(body, get_settings().recipe)}
         job = replace(job, sweep=Sweep("covers", run="1", cover="1", held=known[held]))
-    receive(job, monkeypatch)
+    message = received(job)
     monkeypatch.setattr(downloads, "download_if_changed", lambda *_, **__: Download(body))
     monkeypatch.setattr(module.sources, "record", lambda _: None)
     references = sys.getrefcount(body)
     # when the attempt fails
     error = None
     try:
-        module.fetch_image.fn()
+        module.fetch_image.fn(message)
     except Unsettled as raised:
         error = raised.__cause__
     # then nothing holds its bytes, although the error waits for SQS
@@ -95,23 +84,21 @@ def dropping(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("dropping")
 def test_a_job_is_dropped_even_if_mongodb_and_s3_do_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     job = accepted()
-    receive(job, monkeypatch)
 
     def fails(*_: object) -> None:
         raise RetryableError("mongo_error", "MongoDB does not answer.")
 
     monkeypatch.setattr(module.sources, "find_current", fails)
     with pytest.raises(Dropped):
-        module.fetch(job, job.sources[0])
+        module.fetch(attempt_at(job), job, job.sources[0])
 
 
 @pytest.mark.usefixtures("dropping")
 def test_a_re_check_that_is_dropped_is_recorded_as_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a re-check of a source that an operator drops
     job = replace(accepted(), sweep=Sweep("covers", run="1", cover="1", held=""))
-    receive(job, monkeypatch)
     checks: list[SourceCheck] = []
     monkeypatch.setattr(module.sources, "record", checks.append)
     # When fetch takes it, then its run learns that it has ended, and nothing is requested.
-    assert module.fetch_again(job, job.sweep) is None
+    assert module.fetch_again(attempt_at(job), job.sweep) is None
     assert [(check.outcome, check.error, check.group) for check in checks] == [(RecheckOutcome.FAILED, "dropped", "1")]

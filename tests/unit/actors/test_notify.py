@@ -15,6 +15,7 @@ from pipeline.job import CLEAN_UP, Content, Job, Rendered, Source, Unfinished
 from pipeline.settings import get_settings
 from pipeline.stages import FETCH, RESIZE, UPLOAD
 from pipeline.storage.staging import LocalStaging, staging
+from tests.support.attempts import attempt_at
 from tests.support.jobs import CONTENT, COVER, DOWN, GONE, OTHER, a_sweeps_job
 from tests.support.places import far_from_greenwich  # noqa: F401 - a fixture
 
@@ -130,7 +131,7 @@ class TestNotify:
         job = job.with_sources({s.url: replace(s, original=key).published(CONTENT) for s in job.sources})
         # When the job is delivered
         with pytest.raises(Unfinished) as caught:
-            notify.notify_result.fn.__wrapped__(job)
+            notify.notify_result.fn.__wrapped__(attempt_at(job, "notify"))
         # Then each delivery continues as a job of its own, and the bytes are deleted nevertheless.
         assert [(part.deliveries, errors) for part, errors in caught.value.parts] == [
             (("redirect_queue",), {"redirect_queue": DOWN}),

@@ -6,17 +6,16 @@ from typing import Any
 
 import dramatiq
 import pytest
-from dramatiq.middleware import CurrentMessage
 
 import pipeline.actors  # noqa: F401 - builds the broker, on which the actors are declared
 from actors import sweeps
 from pipeline.clients import lazy, mongo
 from pipeline.errors import Rejected
-from pipeline.settings import Settings
 from pipeline.sqs.leases import Lease
 from pipeline.sqs.settlement import Bury, SQSMessage
 from pipeline.sweeps import run_state, sweep
-from pipeline.worker.failures import Failures
+from pipeline.worker.failures import Failed, Failures
+from pipeline.worker.messages import attempt_at
 from pipeline.worker.retry import RetryPolicy
 
 RUN = "channels-2026-11-24T01:00Z"
@@ -46,17 +45,16 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 def received(*args: Any, options: dict[str, Any] | None = None, timestamp: int = 1, **kwargs: Any) -> SQSMessage:
     queue = "sweep_channels"
     message: dramatiq.Message[Any] = dramatiq.Message(queue, queue, args, kwargs, options or {}, "m", timestamp)
-    return SQSMessage(message, Lease("id", "handle", 0.0), queue_name=queue)
+    return SQSMessage(message, Lease("id", "handle", 0.0), queue_name=queue, is_argument=True)
 
 
-def run(message: SQSMessage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(CurrentMessage, "get_current_message", lambda: message)
+def run(message: SQSMessage) -> None:
     sweeps.sweep_channels(*message.args, **message.kwargs)
 
 
 @pytest.mark.parametrize(("arguments", "page"), [({"run": RUN, "page": 3}, 3), ({"run": "channels-manual-0a1b2c"}, 0)])
-def test_a_page_of_a_run_is_taken(arguments: dict[str, Any], page: int, taken, monkeypatch) -> None:
-    run(received(**arguments), monkeypatch)
+def test_a_page_of_a_run_is_taken(arguments: dict[str, Any], page: int, taken) -> None:
+    run(received(**arguments))
     assert taken == [(arguments["run"], page)]
 
 
@@ -80,16 +78,16 @@ def test_a_page_of_a_run_is_taken(arguments: dict[str, Any], page: int, taken, m
         {"run": RUN, "limit": 5},
     ],
 )
-def test_arguments_that_no_sweep_sends_are_refused_for_good(arguments: dict[str, Any], taken, monkeypatch) -> None:
+def test_arguments_that_no_sweep_sends_are_refused_for_good(arguments: dict[str, Any], taken) -> None:
     # Given a message with arguments that a sweep does not send
     message = received(**arguments)
     # When it runs, then MongoDB is not asked,
     with pytest.raises(Rejected) as raised:
-        run(message, monkeypatch)
+        run(message)
     assert taken == []
     # and it is a dead letter at once.
-    settlement = Failures(RetryPolicy(Settings()), lambda _: pytest.fail("no job"), lambda _: pytest.fail("no job"))
-    ending = settlement.decide(message, raised.value, 0.0, 0.0).settlement.ending
+    settlement = Failures(RetryPolicy(), lambda _: pytest.fail("no job"), lambda _: pytest.fail("no job"))
+    ending = settlement.decide(Failed(message, attempt_at(message), raised.value, 0.0, 0.0)).settlement.ending
     assert isinstance(ending, Bury)
     assert ending.reason.code == "bad_message"
 
@@ -98,4 +96,4 @@ def test_arguments_that_no_sweep_sends_are_refused_for_good(arguments: dict[str,
 def test_a_scheduled_time_that_no_scheduler_sends_is_refused(scheduled_at: Any, monkeypatch) -> None:
     monkeypatch.setattr(run_state, "begin", lambda *_, **__: pytest.fail("a run was begun"))
     with pytest.raises(Rejected):
-        run(received(options={"scheduled_at": scheduled_at}), monkeypatch)
+        run(received(options={"scheduled_at": scheduled_at}))

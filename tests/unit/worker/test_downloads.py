@@ -6,9 +6,7 @@ import io
 from collections.abc import Callable
 from typing import Any
 
-import dramatiq
 import pytest
-from dramatiq.middleware import CurrentMessage
 from PIL import Image
 
 import pipeline.actors  # noqa: F401 - builds the broker, on which the actors are declared
@@ -18,8 +16,8 @@ from pipeline.job import Known, Validators
 from pipeline.metrics import PREFIX, REGISTRY
 from pipeline.net.bulkhead import Bulkhead, Speed
 from pipeline.net.download import Download
-from pipeline.sqs.wire import ATTEMPTS
 from pipeline.worker import downloads
+from tests.support.attempts import attempt_at
 from tests.support.jobs import CONTENT, COVER, accepted
 
 pytestmark = pytest.mark.usefixtures("local_staging")
@@ -46,13 +44,10 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[bool, Speed]]:
     return found
 
 
-def fetch(monkeypatch: pytest.MonkeyPatch, attempts: dict[str, int] | None = None) -> None:
+def fetch(attempts: dict[str, int] | None = None) -> None:
     """Fetch the only source of a job, whose message has failed so often before."""
-    options = {ATTEMPTS: attempts or {}}
-    message: dramatiq.Message[None] = dramatiq.Message("fetch", "fetch_image", (), {}, options)
-    monkeypatch.setattr(CurrentMessage, "get_current_message", lambda: message)
     job = accepted()
-    assert module.fetch(job, job.sources[0]).due == "resize"
+    assert module.fetch(attempt_at(job, failures=attempts or {}), job, job.sources[0]).due == "resize"
 
 
 @pytest.mark.parametrize(
@@ -61,12 +56,9 @@ def fetch(monkeypatch: pytest.MonkeyPatch, attempts: dict[str, int] | None = Non
     ids=["first attempt", "after trouble of our own", "after trouble of the host"],
 )
 def test_attempts_are_hasty_until_the_host_fails(
-    asked: list[tuple[bool, Speed]],
-    monkeypatch: pytest.MonkeyPatch,
-    attempts: dict[str, int],
-    expected: tuple[bool, Speed],
+    asked: list[tuple[bool, Speed]], attempts: dict[str, int], expected: tuple[bool, Speed]
 ) -> None:
-    fetch(monkeypatch, attempts)
+    fetch(attempts)
     assert asked == [expected]
 
 
@@ -75,7 +67,7 @@ def test_without_retries_the_only_attempt_is_patient(
 ) -> None:
     monkeypatch.setenv("FETCH_RETRY_DELAYS", ",")
     lazy.forget()
-    fetch(monkeypatch)
+    fetch()
     assert asked == [(False, Speed.SLOW)]
 
 
@@ -89,11 +81,12 @@ def test_the_bytes_that_a_host_need_not_send_are_counted(
 ) -> None:
     # Given a source that is known, and a host that confirms it, or sends other bytes
     job = accepted()
-    monkeypatch.setattr(downloads, "is_source_retried", lambda: False)
     monkeypatch.setattr(downloads, "download_if_changed", lambda *_, **__: Download(image))
     before = saved_bytes()
     # When it is asked
-    with downloads.downloading(job, job.sources[0], Known(CONTENT, 1234, Validators(COVER, '"1"'))) as found:
+    with downloads.downloading(
+        attempt_at(job), job.sources[0], Known(CONTENT, 1234, Validators(COVER, '"1"'))
+    ) as found:
         assert found.image == image
     # Then the size of its bytes is counted if they were not sent.
     assert saved_bytes() - before == saved

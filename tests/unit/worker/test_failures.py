@@ -22,7 +22,8 @@ from pipeline.sqs.queues import GIVE_UP_AT, RETENTION
 from pipeline.sqs.settlement import Bury, Delete, Enqueue, Letter, Release, Settlement, SQSMessage
 from pipeline.sqs.wire import ATTEMPTS, CODE
 from pipeline.stages import FETCH, RESIZE, Lane
-from pipeline.worker.failures import Decision, Failures, Unsettled
+from pipeline.worker.failures import Decision, Failed, Failures, Unsettled
+from pipeline.worker.messages import attempt_at
 from pipeline.worker.retry import RetryPolicy
 
 NOW = 1_700_000_000.0
@@ -72,8 +73,12 @@ def decide(message: SQSMessage, error: BaseException, *, factor: float = 1.0, jo
         assert asked is message
         return job or a_job()
 
-    settlement = Failures(RetryPolicy(Settings(), FixedRandom(factor)), job_of, message_of)
-    return settlement.decide(message, error, NOW, 1.5)
+    settlement = Failures(RetryPolicy(FixedRandom(factor)), job_of, message_of)
+    return settlement.decide(failed(message, error))
+
+
+def failed(message: SQSMessage, error: BaseException) -> Failed:
+    return Failed(message, attempt_at(message), error, NOW, 1.5)
 
 
 def the_send(decision: Decision) -> Any:
@@ -150,14 +155,14 @@ def test_a_job_of_an_unknown_version_that_is_given_up_is_left_to_a_newer_worker_
     # Given a job in quarantine that must not run again, whose version this worker does not know
     message = received("fetch_quarantine", "fetch_bulk")
     message.is_quarantined, message.receives = True, GIVE_UP_AT
-    settlement = Failures(RetryPolicy(Settings()), of_unknown_version, message_of)
+    settlement = Failures(RetryPolicy(), of_unknown_version, message_of)
     crashed = PermanentError("worker_crashed", "No worker survived it.")
     # When it is settled, then it is sent again, and its receives count from the start.
-    send = the_send(settlement.decide(message, crashed, NOW, 0.0))
+    send = the_send(settlement.decide(failed(message, crashed)))
     assert (send.message.queue_name, send.delay) == ("fetch_bulk", 30_000)
     # When no worker has understood it for as long as SQS keeps messages, then it is a dead letter with a reason.
     message = received("fetch_quarantine", "fetch_bulk", age=RETENTION + 1)
-    decision = settlement.decide(message, crashed, NOW, 0.0)
+    decision = settlement.decide(failed(message, crashed))
     assert isinstance(decision.settlement.ending, Bury)
     assert decision.settlement.ending.reason.code == "unknown_version"
     assert [event.outcome for event in decision.events] == [Outcome.REJECTED]
@@ -298,7 +303,7 @@ def test_unexpected_errors_are_retried(error: BaseException, code: str) -> None:
 
 def test_a_message_that_was_given_up_does_not_run() -> None:
     message = received("fetch_quarantine", "fetch")
-    settlement = Failures(RetryPolicy(Settings()), lambda _: a_job(), message_of)
+    settlement = Failures(RetryPolicy(), lambda _: a_job(), message_of)
     settlement.before_process_message(None, message)
     message.is_quarantined, message.receives = True, GIVE_UP_AT
     with pytest.raises(Unsettled) as raised:
@@ -310,7 +315,7 @@ def test_a_decision_is_left_to_the_queue_layer_and_reported_when_it_is_made() ->
     # Given an actor that started five seconds ago
     message = received()
     message.began = time.monotonic() - 5
-    settlement = Failures(RetryPolicy(Settings()), lambda _: a_job(), message_of)
+    settlement = Failures(RetryPolicy(), lambda _: a_job(), message_of)
     settlement.after_process_message(None, message)
     assert message.decide is None
     settlement.after_process_message(None, message, exception=PermanentError("http_404", "Gone."))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from types import SimpleNamespace
 from typing import Any
 
 import dramatiq
@@ -23,6 +22,7 @@ from pipeline.sqs.wire import decode
 from pipeline.worker import orders
 from pipeline.worker.messages import job_kwargs
 from pipeline.worker.orders import Following
+from tests.support.attempts import attempt_at
 from tests.support.moved_clock import MovedClock
 from tests.support.scripted_sqs import ScriptedSQS, StillLoop
 
@@ -178,11 +178,6 @@ def test_an_order_closes_circuits_once() -> None:
 
 
 class TestDrops:
-    @pytest.fixture(autouse=True)
-    def accepted_now(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        message = SimpleNamespace(message_timestamp=NOW.timestamp() * 1000)
-        monkeypatch.setattr("pipeline.worker.orders.current_message", lambda: message)
-
     @pytest.mark.parametrize(
         ("wanted", "dropped"),
         [
@@ -202,18 +197,18 @@ class TestDrops:
         orders, job = following(Drop(**facts)), a_job()
         if dropped:
             with pytest.raises(Dropped):
-                orders.check(job, job.sources[0])
+                orders.check(attempt_at(job, arrived=NOW.timestamp()), job.sources[0])
         else:
-            orders.check(job, job.sources[0])
+            orders.check(attempt_at(job, arrived=NOW.timestamp()), job.sources[0])
 
     def test_a_redriven_job_is_wanted(self) -> None:
         orders, job = following(Drop("SHOW_A", "", NOW + MINUTE, False, NOW)), replace(a_job(), redrives=1)
-        orders.check(job, job.sources[0])
+        orders.check(attempt_at(job, arrived=NOW.timestamp()), job.sources[0])
 
     def test_a_job_has_a_result_if_one_filter_wants_it(self) -> None:
         job = a_job()
         for silent, expected in (((True, True), True), ((True, False), False)):
             orders = following(*(Drop("SHOW_A", "", NOW + MINUTE, each, NOW) for each in silent))
             with pytest.raises(Dropped) as raised:
-                orders.check(job, job.sources[0])
+                orders.check(attempt_at(job, arrived=NOW.timestamp()), job.sources[0])
             assert raised.value.silent is expected

@@ -6,9 +6,10 @@ import random
 
 import pytest
 
+from pipeline.attempt import Attempt
 from pipeline.errors import PermanentError, Retry, RetryableError, Snoozed
 from pipeline.settings import Settings
-from pipeline.worker.retry import JITTER, RetryDecision, RetryPolicy
+from pipeline.worker.retry import JITTER, RetryDecision, RetryPolicy, delays_of
 
 
 class FixedRandom(random.Random):
@@ -25,7 +26,10 @@ class FixedRandom(random.Random):
 
 def decide(error: PermanentError | RetryableError, factor: float = 1.0, **attempts: int) -> RetryDecision:
     settings = Settings(fetch_retry_delays=(2, 30), retry_delays=(5, 900, 3600), postback_retry_delays=(5, 1800))
-    return RetryPolicy(settings, FixedRandom(factor)).decide(error, attempts)
+    attempt = Attempt("fetch", failures=attempts, delays=delays_of(settings))
+    decision = RetryPolicy(FixedRandom(factor)).decide(error, attempt)
+    assert attempt.is_last_if(error) == (decision.wait is None)
+    return decision
 
 
 SOURCE = RetryableError("http_500", "Busy.", retry=Retry.SOURCE)

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
-import dramatiq
 import pytest
-from dramatiq.middleware import CurrentMessage
 
 from pipeline.errors import PipelineError
 from pipeline.job import Content, Job, Source, Unfinished
 from pipeline.recipe import Recipe, parse_rendition
 from pipeline.settings import Settings
-from pipeline.sqs.leases import Lease
-from pipeline.sqs.settlement import SQSMessage
-from pipeline.sqs.wire import ATTEMPTS
 from pipeline.stages import FETCH, RESIZE
 from pipeline.worker import stage, time_limit
-from pipeline.worker.messages import is_source_retried
 from pipeline.worker.stage import advance
 from pipeline.worker.time_limit import TimeLimit, _Watch
+from tests.support.attempts import attempt_at
 
 #: Seconds that an endless source works in these tests if nothing interrupts it.
 ENDLESS = 20.0
@@ -36,17 +30,6 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> _Watch:
     monkeypatch.setattr(time_limit, "INTERVAL", 0.005)
     monkeypatch.setattr(time_limit, "_watch", watch := _Watch())
     return watch
-
-
-@pytest.fixture(autouse=True)
-def message() -> Iterator[SQSMessage]:
-    options = {ATTEMPTS: {"source": 1}}
-    sent: dramatiq.Message[Any] = dramatiq.Message("fetch", "fetch_image", (), {}, options)
-    current = CurrentMessage()
-    received = SQSMessage(sent, Lease("id", "handle", 0.0), queue_name="fetch")
-    current.before_process_message(None, received)
-    yield received
-    current.after_process_message(None, received)
 
 
 def job(*urls: str) -> Job:
@@ -73,8 +56,9 @@ def hang() -> None:
 
 def errors_of(job: Job, work_on: Callable[[Job, Source], Source]) -> tuple[Job, dict[str, PipelineError]]:
     """Run the stage within a limit that is far above that of each of two sources: see `watch`."""
-    with pytest.raises(Unfinished) as raised, TimeLimit(0.1 if len(job.sources) == 1 else 10):
-        advance(job, FETCH, work_on)
+    attempt = attempt_at(job, deadline=time.monotonic() + (0.1 if len(job.sources) == 1 else 10))
+    with pytest.raises(Unfinished) as raised, TimeLimit(attempt.seconds_left):
+        advance(attempt, FETCH, work_on)
     ((after, errors),) = raised.value.parts
     return after, errors
 
@@ -93,15 +77,7 @@ def test_a_source_that_takes_too_long_does_not_cost_the_other() -> None:
     assert {source.url: source.due for source in after.sources} == {A: FETCH.name, B: RESIZE.name}
 
 
-def test_the_threads_of_two_sources_know_their_message() -> None:
-    # Given a message that failed because of a source before
-    known: list[bool] = []
-    advance(job(A, B), FETCH, work(a=lambda: known.append(is_source_retried()), b=lambda: None))
-    # Then its sources are downloaded with the patience of a second attempt.
-    assert known == [True]
-
-
 def test_nothing_is_left_to_strike_after_the_work(watch: _Watch) -> None:
     with TimeLimit(60):
-        advance(job(A, B), FETCH, work(a=lambda: None, b=lambda: None))
+        advance(attempt_at(job(A, B), deadline=time.monotonic() + 60), FETCH, work(a=lambda: None, b=lambda: None))
     assert watch._deadlines == {}
