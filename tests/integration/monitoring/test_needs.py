@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.actors import broker, fetch_image
 from pipeline.clients import lazy
-from pipeline.errors import PermanentError, Retry
+from pipeline.errors import PermanentError
 from pipeline.job import Job
 from pipeline.monitoring import orders, processes, retrying
 from pipeline.monitoring.retrying import BeingRetried, being_retried
@@ -20,7 +20,6 @@ from pipeline.ops.provision import plan
 from pipeline.settings import get_settings
 from pipeline.sqs import looks
 from pipeline.stages import FETCH, NOTIFY
-from pipeline.worker.failures import Failures
 from pipeline.worker.heartbeats import Heartbeats
 from pipeline.worker.orders import following
 from tests.integration.conftest import worker_of
@@ -40,6 +39,8 @@ def s3(database: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, boo
     """Provide queues, a job log with heartbeats that are soon, and an S3 that refuses while the value says so."""
     monkeypatch.setenv("JOBS_MONGO_URL", get_settings().mongo_url.get_secret_value())  # type: ignore[union-attr]
     monkeypatch.setenv("ALLOWED_NETWORKS", "127.0.0.0/8")
+    monkeypatch.setenv("POSTBACK_RETRY_DELAYS", "86400,86400,86400")
+    monkeypatch.setenv("RETRY_DELAYS", ",".join("1" * 20))
     lazy.forget()
     for change in plan(get_settings(), create_bucket=True):
         change.apply()
@@ -48,9 +49,6 @@ def s3(database: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, boo
         (retrying, "GRACE", 3.0),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, seconds)
-    (settlement,) = (each for each in broker.middleware if isinstance(each, Failures))
-    monkeypatch.setitem(settlement._policy._delays, Retry.POSTBACK, (86_400,) * 3)
-    monkeypatch.setitem(settlement._policy._delays, Retry.SERVICE, (1,) * 100)
     host_limiter.cache_clear()
     receiver_limiter.cache_clear()
     vars(being_retried()).update(vars(BeingRetried()))  # forgets earlier tests

@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.actors import broker, fetch_image
 from pipeline.clients import aws, lazy, mongo
-from pipeline.errors import PermanentError, Retry
+from pipeline.errors import PermanentError
 from pipeline.events import Event, Outcome, subscribe, unsubscribe
 from pipeline.job import Job
 from pipeline.monitoring import orders, processes
@@ -26,7 +26,6 @@ from pipeline.ops.provision import plan
 from pipeline.settings import get_settings
 from pipeline.sqs import looks
 from pipeline.stages import FETCH, NOTIFY
-from pipeline.worker.failures import Failures
 from pipeline.worker.heartbeats import Heartbeats
 from pipeline.worker.orders import following
 from tests.integration.conftest import worker_of
@@ -43,17 +42,16 @@ DELIVERIES, FOLDERS = 60, 3
 def job_log(job_log: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Provide queues and a job log, with heartbeats and looks that are soon, and a retry that is late."""
     monkeypatch.setenv("ALLOWED_NETWORKS", "127.0.0.0/8")
+    for name in ("POSTBACK_RETRY_DELAYS", "FETCH_RETRY_DELAYS"):
+        monkeypatch.setenv(name, "86400,86400,86400")
     lazy.forget()
     for change in plan(get_settings(), create_bucket=True):
         change.apply()
     monkeypatch.setattr(processes, "INTERVAL", 0.05)
     for name, seconds in (("LOOK", 2.0), ("GRID", 1.0)):
         monkeypatch.setattr(looks, name, seconds)
-    # An earlier test of this process may have built the broker with other delays, and booked a look in a minute.
+    # An earlier test of this process may have booked a look in a minute.
     monkeypatch.setattr(broker.sender._looks, "_booked", 0.0)
-    (settlement,) = (each for each in broker.middleware if isinstance(each, Failures))
-    for retry in (Retry.POSTBACK, Retry.SOURCE):
-        monkeypatch.setitem(settlement._policy._delays, retry, (86_400,) * 3)
     host_limiter.cache_clear()
     receiver_limiter.cache_clear()
     yield

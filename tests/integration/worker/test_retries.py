@@ -7,12 +7,11 @@ import secrets
 import pytest
 
 from pipeline.clients import lazy
-from pipeline.errors import PermanentError, Retry
+from pipeline.errors import PermanentError
 from pipeline.events import Event, Outcome, subscribe, unsubscribe
 from pipeline.job import Job
 from pipeline.settings import get_settings
 from pipeline.stages import FETCH, NOTIFY
-from pipeline.worker.failures import Failures
 from pipeline.worker.retry import JITTER
 from tests.integration.conftest import worker_of
 from tests.support.untrusted_servers import always, answer, remote
@@ -37,9 +36,6 @@ def test_a_receiver_may_ask_for_a_longer_wait_but_not_for_a_shorter_one(
                 # When its result is posted
                 from pipeline.actors import broker
 
-                (settlement,) = (each for each in broker.middleware if isinstance(each, Failures))
-                # an earlier test of this process may have built the broker with other delays
-                monkeypatch.setitem(settlement._policy._delays, Retry.POSTBACK, get_settings().postback_retry_delays)
                 broker.enqueue(broker.get_actor(NOTIFY.actor).message_of(job))
                 wait_for(lambda: events)
         finally:
