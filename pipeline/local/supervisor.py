@@ -182,6 +182,7 @@ class Supervisor:
         concurrency: Number of processes by type, such as `{"resize": 2, "ingest": 0}`. The default is one.
         extra: Further commands to run, by process type.
         cwd: The folder that commands run in; by default that of the Procfile.
+        stop_timeout: Seconds that processes may take to end after SIGTERM. Then their groups are killed.
 
     Raises:
         ValueError: `concurrency` names a process type that is not in the Procfile.
@@ -196,7 +197,9 @@ class Supervisor:
         concurrency: Mapping[str, int] | None = None,
         extra: Mapping[str, str] | None = None,
         cwd: Path | None = None,
+        stop_timeout: float = STOP_TIMEOUT,
     ) -> None:
+        self._stop_timeout = stop_timeout
         environ = dict(os.environ if environ is None else environ)
         environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environ.get("PATH", os.defpath)])
         environ["PYTHONUNBUFFERED"] = "1"  # lines arrive as soon as they are printed
@@ -226,12 +229,12 @@ class Supervisor:
         for name in names or self.names:
             self._processes[name].start()
 
-    def stop(self, *names: str, timeout: float = STOP_TIMEOUT) -> None:
-        """Terminate the given processes, or all, and kill the remaining groups after `timeout` seconds."""
+    def stop(self, *names: str, timeout: float | None = None) -> None:
+        """Terminate the given processes, or all, and kill the groups left after `timeout`, or `stop_timeout`, seconds."""
         processes = [self._processes[name] for name in names or self.names]
         for process in processes:
             process.ask_to_stop()
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + (self._stop_timeout if timeout is None else timeout)
         for process in processes:
             process.finish(max(0.0, deadline - time.monotonic()))
 

@@ -83,7 +83,9 @@ def _wrong_processes(console: Console) -> list[str]:
 
     try:
         procfile = processes.write_procfile(STORE)
-        if not run(ROOT / ".data/containers/demo", console, procfile=procfile, when_ready=examine):
+        # A supervisor that loses its patience kills podman's clients, while the containers run on.
+        folder, grace = ROOT / ".data/containers/demo", processes.grace()
+        if not run(folder, console, procfile=procfile, when_ready=examine, stop_timeout=grace):
             wrong.append("Some outcomes of the demo's jobs are wrong")
     except EmbeddedStackError as error:
         wrong.append(str(error))

@@ -21,6 +21,7 @@ from tests.container.build import IMAGE
 from tests.container.podman import PODMAN, ROOT, inspect, limits, podman
 
 DEPLOYMENTS = ROOT / "deploy/kubernetes/deployments.yml"
+PROCESS = ROOT / "deploy/kubernetes/process.yml"
 
 #: The containers share the network of this machine, so each gets ports of its own for metrics and health.
 FIRST_PORT, PORTS = 21_000, 100
@@ -53,6 +54,12 @@ def deployments() -> dict[str, dict[str, Any]]:
         template = each["spec"]["template"]
         (found[template["metadata"]["labels"]["process"]],) = template["spec"]["containers"]
     return found
+
+
+def grace() -> float:
+    """Return the seconds between SIGTERM and SIGKILL of each Deployment."""
+    pod = yaml.safe_load(PROCESS.read_text(encoding="utf-8"))["spec"]["template"]["spec"]
+    return float(pod["terminationGracePeriodSeconds"])
 
 
 def write_procfile(folder: Path) -> Path:

@@ -24,7 +24,7 @@ from pipeline.local.demo.samples import Sample
 from pipeline.local.demo.web import cover_server, postback_server
 from pipeline.local.embedded import EmbeddedStackError
 from pipeline.local.standalone import PROCFILE, from_here, standalone
-from pipeline.local.supervisor import Supervisor
+from pipeline.local.supervisor import STOP_TIMEOUT, Supervisor
 from pipeline.ops import sheet
 from pipeline.settings import Settings, get_settings
 
@@ -40,7 +40,12 @@ SHEET_REMARKS = ("Large: 800x800, at half its size.", "The others are shown pixe
 
 
 def run(
-    data_dir: Path, console: Console, *, procfile: Path = PROCFILE, when_ready: Callable[[], None] = lambda: None
+    data_dir: Path,
+    console: Console,
+    *,
+    procfile: Path = PROCFILE,
+    when_ready: Callable[[], None] = lambda: None,
+    stop_timeout: float = STOP_TIMEOUT,
 ) -> bool:
     """Run the demo, and return whether every outcome is as expected.
 
@@ -49,6 +54,7 @@ def run(
         console: The console for progress and results.
         procfile: The processes of the service.
         when_ready: Called once, when all processes are ready for the first job.
+        stop_timeout: Seconds that processes may take to end after SIGTERM.
 
     Raises:
         EmbeddedStackError: The servers or the processes cannot run.
@@ -73,7 +79,7 @@ def run(
         jobs = make_jobs(covers, covers_url, postback_url, REDIRECT_QUEUE)
         log = WorkerLog(data_dir / "workers.log")
         with _step(console, "Started the processes of the Procfile"):
-            supervisor = stack.enter_context(Supervisor(procfile, log, cwd=data_dir))
+            supervisor = stack.enter_context(Supervisor(procfile, log, cwd=data_dir, stop_timeout=stop_timeout))
             supervisor.start()
             if not _wait_until(lambda: log.ready >= set(supervisor.names), READY_TIMEOUT):
                 late = ", ".join(sorted(set(supervisor.names) - log.ready))
