@@ -21,6 +21,9 @@ from pipeline.images.containers.model import File, Size
 #: many items as fit.
 MAX_PARTS: Final = 32_768
 
+#: Maximum bytes of the list of brands. A brand takes four; real files have fewer than ten.
+MAX_BRAND_BYTES: Final = 512
+
 _ALPHA: Final = (b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha\0", b"urn:mpeg:hevc:2015:auxid:1\0")
 _LONGEST_ALPHA: Final = max(map(len, _ALPHA))
 #: Types of items that hold metadata, and the type that hides them. Readers ignore unknown types.
@@ -107,7 +110,14 @@ def read_avif(file: File) -> Avif:
 
 
 def _sequence_brands(file: File, ftyp: Box) -> Iterator[int]:
-    """Yield the offsets of the brands that make libavif look for tracks: the major brand, or one after its version."""
+    """Yield the offsets of the brands that make libavif look for tracks: the major brand, or one after its version.
+
+    Raises:
+        PermanentError: `too_large`; libavif would keep every brand.
+    """
+    if (length := ftyp.end - ftyp.start) > MAX_BRAND_BYTES:
+        message = f"The AVIF lists brands in {length} bytes; {MAX_BRAND_BYTES} are accepted."
+        raise PermanentError("too_large", message)
     for at in (ftyp.start, *range(ftyp.start + 8, ftyp.end - 3, 4)):
         if file.copy(at, at + 4) == _SEQUENCE:
             yield at

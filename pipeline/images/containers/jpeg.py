@@ -81,7 +81,7 @@ def read_jpeg(file: File) -> Jpeg:
     """Parse a JPEG.
 
     Raises:
-        ValueError: the file has no picture.
+        ValueError: the file has no picture, or more than one frame header.
         IndexError: a segment is too short.
         struct.error: a segment is too short.
         PermanentError: `too_large`.
@@ -95,6 +95,8 @@ def read_jpeg(file: File) -> Jpeg:
             break
         head = file.copy(start, min(end, start + _HEAD_BYTES))
         if marker in _FRAMES:
+            if components:
+                raise ValueError("the JPEG has a second frame header")
             frame = file.copy(start, end)
             components, is_progressive, unusual = frame[5], marker in _PROGRESSIVE, _unusual(marker, frame[0])
             in_memory = _coefficients(frame)

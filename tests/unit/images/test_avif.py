@@ -96,6 +96,15 @@ def test_all_that_libavif_allocates_for_is_counted(data: bytes) -> None:
     assert caught.value.code == "too_large"
 
 
+def test_a_long_list_of_brands_is_refused_before_it_is_read() -> None:
+    # Given a file of a megabyte that consists of brands
+    data = bombs.box(b"ftyp", b"avif\0\0\0\0" + b"avis" * 250_000) + bombs.box(b"meta", bytes(12))
+    # When it is identified, then its length alone refuses it
+    with pytest.raises(PermanentError, match="512 are accepted") as caught:
+        identify(data, max_pixels=10_000)
+    assert caught.value.code == "too_large"
+
+
 def test_a_grid_of_many_tiles_is_accepted() -> None:
     # Given the header of a grid of 1,000 tiles, each with four properties, and as many references
     tiles = range(2, 1_002)

@@ -172,3 +172,12 @@ def test_a_jpeg_may_have_as_many_passes_as_the_limits(monkeypatch: pytest.Monkey
             assert open_image(PROGRESSIVE, PLENTY).image.size == (50, 40)
             patch.setattr(jpeg, limit, most - 1)
             assert refused(PROGRESSIVE) == "too_large"
+
+
+@pytest.mark.parametrize("source", [encoded(corners(50, 40), "JPEG"), PROGRESSIVE], ids=["baseline", "progressive"])
+def test_a_second_frame_header_is_refused(source: bytes) -> None:
+    # Given a JPEG whose frame header stands in it twice, as a costly file repeats it thousands of times
+    at = source.index(b"\xff\xc2" if source is PROGRESSIVE else b"\xff\xc0")
+    frame = source[at : at + 2 + int.from_bytes(source[at + 2 : at + 4])]
+    # When it is opened, then it is refused
+    assert refused(source[:at] + frame + source[at:]) == "broken_image"
