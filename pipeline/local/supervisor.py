@@ -230,7 +230,7 @@ class Supervisor:
             self._processes[name].start()
 
     def stop(self, *names: str, timeout: float | None = None) -> None:
-        """Terminate the given processes, or all, and kill the groups left after `timeout`, or `stop_timeout`, seconds."""
+        """Terminate the given processes, or all. Kill the groups left after `timeout`, or `stop_timeout`, seconds."""
         processes = [self._processes[name] for name in names or self.names]
         for process in processes:
             process.ask_to_stop()
